@@ -1,0 +1,105 @@
+package bootspec
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+)
+
+// Version is the version of the documents in this package.
+const Version = "slipway.dev/v1alpha1"
+
+// Node is the node document: what makes a machine this node, without its secrets.
+type Node struct {
+	APIVersion string  `json:"apiVersion"` // Version
+	Cluster    string  `json:"cluster"`
+	Name       string  `json:"name"` // also the host name and the Kubernetes node name
+	Role       string  `json:"role"` // control-plane, worker
+	Target     string  `json:"target"`
+	Server     string  `json:"server"` // base URL of the boot server; empty when there is none (offline media)
+	APIServer  string  `json:"apiServer"`
+	Network    Network `json:"network"`
+}
+
+// Network is the one network document: the same for the initramfs, the first boot and the running system.
+type Network struct {
+	Links []Link       `json:"links"`
+	DNS   []netip.Addr `json:"dns,omitempty"`
+	// Domains are search domains.
+	Domains []string `json:"domains,omitempty"`
+}
+
+// Link kinds.
+const (
+	KindPhysical = "physical"
+	KindVLAN     = "vlan"
+	KindBond     = "bond"
+	KindBridge   = "bridge"
+)
+
+// Link is one network interface as it shall be.
+type Link struct {
+	Name    string `json:"name"`              // 1..15 bytes
+	Kind    string `json:"kind"`              // one of the Kind constants
+	Network string `json:"network,omitempty"` // name of the cluster document's network
+	// Match finds a physical link. All fields that are set must match.
+	Match     *Match         `json:"match,omitempty"`
+	MTU       int            `json:"mtu,omitempty"` // bytes, 0: leave as it is
+	DHCP      bool           `json:"dhcp,omitempty"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"`
+	Routes    []Route        `json:"routes,omitempty"`
+	VLAN      *VLAN          `json:"vlan,omitempty"`
+	Members   []string       `json:"members,omitempty"` // of a bond or bridge
+	Bond      *Bond          `json:"bond,omitempty"`
+}
+
+// Match finds a physical network interface.
+type Match struct {
+	MAC    string `json:"mac,omitempty"`    // 52:54:00:00:00:11
+	Driver string `json:"driver,omitempty"` // virtio_net
+	PCI    string `json:"pci,omitempty"`    // 0000:00:03.0
+}
+
+// VLAN is an IEEE 802.1Q tag on a parent link.
+type VLAN struct {
+	Parent string `json:"parent"`
+	ID     int    `json:"id"` // 1..4094
+}
+
+// Bond is a link aggregation.
+type Bond struct {
+	Mode   string `json:"mode"`             // active-backup, 802.3ad, balance-xor...
+	MIIMon int    `json:"miimon,omitempty"` // milliseconds
+	LACP   string `json:"lacp,omitempty"`   // slow, fast
+}
+
+// Route is a route through its link. A zero Via is a route on link.
+type Route struct {
+	To     netip.Prefix `json:"to"`
+	Via    netip.Addr   `json:"via,omitzero"`
+	Metric int          `json:"metric,omitempty"`
+}
+
+// MaxNodeDocument bounds a node document in bytes.
+const MaxNodeDocument = 1 << 20
+
+// ParseNode reads a node document strictly.
+func ParseNode(data []byte) (Node, error) {
+	var n Node
+	if len(data) > MaxNodeDocument {
+		return n, fmt.Errorf("cannot read node document: %d bytes are over the limit of %d", len(data), MaxNodeDocument)
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&n); err != nil {
+		return Node{}, fmt.Errorf("cannot read node document: %w", err)
+	}
+	if n.APIVersion != Version {
+		return Node{}, fmt.Errorf("cannot read node document: apiVersion %q is not %q", n.APIVersion, Version)
+	}
+	if n.Name == "" || n.Role == "" || n.Target == "" {
+		return Node{}, fmt.Errorf("cannot read node document: name, role and target must be set")
+	}
+	return n, nil
+}
