@@ -1,0 +1,34 @@
+package plan
+
+// Definition is the image definition document (images/definition.yaml).
+type Definition struct {
+	APIVersion      string           `yaml:"apiVersion" json:"apiVersion"`
+	Kind            string           `yaml:"kind" json:"kind"` // Image
+	Version         string           `yaml:"version" json:"version"`
+	Mirror          string           `yaml:"mirror" json:"mirror,omitempty"` // optional; see archive.FindMirrors
+	Archives        []Archive        `yaml:"archives" json:"archives"`
+	Packages        []string         `yaml:"packages" json:"packages"` // and what they depend on
+	Omit            []string         `yaml:"omit" json:"omit"`         // never taken: only maintainer scripts need them
+	Kernel          string           `yaml:"kernel" json:"kernel"`     // package; {arch} is replaced
+	KernelArguments []string         `yaml:"kernelArguments" json:"kernelArguments"`
+	Initrd          Initrd           `yaml:"initrd" json:"initrd"`
+	PruneModules    []string         `yaml:"pruneModules" json:"pruneModules"`
+	Exclude         []string         `yaml:"exclude" json:"exclude"`
+	Compression     Compression      `yaml:"compression" json:"compression"`
+	ContainerImages []ContainerImage `yaml:"containerImages" json:"containerImages"`
+
+	digest string // of the document's bytes
+}
+
+// Archive is one suite of a Debian archive.
+type Archive struct {
+	Name       string   `yaml:"name" json:"name"`   // debian, debian-security: the folder a mirror keeps it in
+	Suite      string   `yaml:"suite" json:"suite"` // trixie, trixie-security
+	Components []string `yaml:"components" json:"components"`
+	Keys       []string `yaml:"keys" json:"keys"` // file names in images/keys; a signature of one of them is needed
+}
+
+// LoadDefinition reads a definition strictly: unknown and duplicate fields are errors. The name is for messages.
+func LoadDefinition(name string, data []byte) (*Definition, error) {
+	return nil, nil
+}

@@ -1,0 +1,87 @@
+// Package plan turns an image definition, a lock and a role into a plan: everything a bake needs, resolved and pinned.
+//
+// Words: a definition says what an image is made of (images/definition.yaml); a lock says which package versions that
+// is today, per architecture and role (images/lock.json); a plan is both for one role and one architecture, as
+// canonical JSON. Nothing is resolved after a plan is made, and making one does no I/O.
+//
+// It is not for downloading (builder/archive) and not for building an image (builder/bake). It knows no cluster.
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// APIVersion of definition, lock and plan documents.
+const APIVersion = "slipway.dev/v1alpha1"
+
+// Plan is everything a bake of one role needs. It holds no host names and no paths of the machine it was made on.
+type Plan struct {
+	APIVersion      string           `json:"apiVersion"`
+	Kind            string           `json:"kind"` // Plan
+	Role            string           `json:"role"`
+	RoleDigest      string           `json:"roleDigest"`       // SHA-256 of the resolved role
+	Version         string           `json:"version"`          // image version
+	Arch            string           `json:"arch"`             // Go's name, which is Debian's for amd64 and arm64
+	Epoch           int64            `json:"epoch"`            // time of all files, Unix seconds
+	Definition      string           `json:"definitionDigest"` // SHA-256 of the definition document's bytes
+	Packages        []Package        `json:"packages"`         // sorted by name; without the kernel
+	Kernel          Package          `json:"kernel"`           // taken without its dependencies
+	KernelRelease   string           `json:"kernelRelease"`    // 6.12.117+deb13-cloud-amd64, as in /lib/modules
+	KernelArguments []string         `json:"kernelArguments"`  // in order, without those of bootspec.Root
+	Modules         []string         `json:"modules"`          // kernel modules the role loads at boot, sorted
+	PruneModules    []string         `json:"pruneModules"`     // patterns below /lib/modules/RELEASE/kernel
+	Exclude         []string         `json:"exclude"`          // path patterns that are left out of the root tree
+	Components      []string         `json:"components"`       // in the root image, sorted
+	ContainerImages []ContainerImage `json:"containerImages"`  // in the root image, sorted by name
+	Initrd          Initrd           `json:"initrd"`
+	Compression     Compression      `json:"compression"`
+}
+
+// Package is one file of a Debian archive.
+type Package struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Arch    string `json:"arch"`   // amd64, arm64, all
+	Path    string `json:"path"`   // archive name + path in it: debian/pool/main/s/systemd/udev_257.13-1_amd64.deb
+	Size    int64  `json:"size"`   // bytes
+	SHA256  string `json:"sha256"` // hexadecimal, lower case
+}
+
+// ContainerImage is an OCI image made of one component.
+type ContainerImage struct {
+	Name       string   `yaml:"name" json:"name"`
+	Reference  string   `yaml:"reference" json:"reference"` // slipway.local/pause:0.1.0
+	Component  string   `yaml:"component" json:"component"`
+	Entrypoint []string `yaml:"entrypoint" json:"entrypoint"`
+	Args       []string `yaml:"args" json:"args,omitempty"`
+	User       string   `yaml:"user" json:"user"`             // UID:GID, numbers
+	Ports      []string `yaml:"ports" json:"ports,omitempty"` // 53/udp
+}
+
+// Initrd is what the first stage needs besides the agent itself.
+type Initrd struct {
+	Modules    []string `yaml:"modules" json:"modules"`       // by name, with whatever they depend on
+	Components []string `yaml:"components" json:"components"` // such as ignition
+}
+
+// Compression is how the root image is packed.
+type Compression struct {
+	Algorithm string `yaml:"algorithm" json:"algorithm"` // zstd
+	Level     int    `yaml:"level" json:"level"`         // 1 to 22
+	BlockSize int    `yaml:"blockSize" json:"blockSize"` // bytes, a power of two, 4 KiB to 1 MiB
+}
+
+// JSON is the plan's canonical form: two-space indent, one newline at the end; equal plans have equal bytes.
+func (p *Plan) JSON() []byte { return canonical(p) }
+
+func canonical(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		panic("plan: " + err.Error()) // plain structs always encode
+	}
+	return b.Bytes()
+}
