@@ -1,5 +1,14 @@
 package plan
 
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"go.yaml.in/yaml/v3"
+)
+
 // Definition is the image definition document (images/definition.yaml).
 type Definition struct {
 	APIVersion      string           `yaml:"apiVersion" json:"apiVersion"`
@@ -30,5 +39,13 @@ type Archive struct {
 
 // LoadDefinition reads a definition strictly: unknown and duplicate fields are errors. The name is for messages.
 func LoadDefinition(name string, data []byte) (*Definition, error) {
-	return nil, nil
+	def := &Definition{}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(def); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+	}
+	sum := sha256.Sum256(data)
+	def.digest = hex.EncodeToString(sum[:])
+	return def, nil
 }

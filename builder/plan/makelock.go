@@ -1,0 +1,134 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slipway-os/slipway/builder/archive"
+	"github.com/slipway-os/slipway/builder/deb"
+)
+
+// LockInput is what MakeLock resolves.
+type LockInput struct {
+	Definition *Definition
+	Roles      map[string][]string // the roles' own packages, by role
+	Arch       string              // Go's name; Debian's is the same for amd64 and arm64
+	Keys       fs.FS               // images/keys
+	Source     *archive.Source
+	Now        time.Time
+	Progress   archive.Progress // of the package lists; may be nil
+}
+
+// MakeLock resolves the packages of one architecture from the archives' signed indexes of today.
+func MakeLock(ctx context.Context, in LockInput) (*ArchLock, error) {
+	lock := &ArchLock{Asked: asked(in.Definition, in.Roles)}
+	var all []archive.Package
+	for _, a := range in.Definition.Archives {
+		release, packages, err := readSuite(ctx, in, a)
+		if err != nil {
+			return nil, err
+		}
+		lock.Archives = append(lock.Archives, release)
+		all = append(all, packages...)
+	}
+	u, err := newUniverse(in.Arch, all)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock.resolve(u, in); err != nil {
+		return nil, fmt.Errorf("cannot resolve packages for %s: %w", in.Arch, err)
+	}
+	return lock, nil
+}
+
+func readSuite(ctx context.Context, in LockInput, a Archive) (LockedArchive, []archive.Package, error) {
+	var locked LockedArchive
+	keys, err := archive.LoadKeys(in.Keys, a.Keys)
+	if err != nil {
+		return locked, nil, err
+	}
+	suite := archive.Suite{Archive: a.Name, Name: a.Suite, Components: a.Components, Arch: in.Arch, Keys: keys}
+	release, err := in.Source.Release(ctx, suite, in.Now)
+	if err != nil {
+		return locked, nil, err
+	}
+	packages, err := in.Source.Packages(ctx, release, in.Progress)
+	locked = LockedArchive{Name: a.Name, Suite: a.Suite, Date: release.Date.UTC().Format(time.RFC3339), SHA256: release.SHA256, Signer: release.Signer}
+	return locked, packages, err
+}
+
+// resolve fills the lock with each role's closure and the kernel.
+func (l *ArchLock) resolve(u *universe, in LockInput) error {
+	l.Roles, l.Omitted = map[string][]string{}, map[string][]string{}
+	used := map[string]*candidate{}
+	kernel, err := u.kernel(strings.ReplaceAll(in.Definition.Kernel, "{arch}", in.Arch))
+	if err != nil {
+		return err
+	}
+	l.Kernel, used[kernel.Name] = kernel.Name, kernel
+	for _, name := range slices.Sorted(maps.Keys(in.Roles)) {
+		c, err := u.resolve(append(slices.Clone(in.Definition.Packages), in.Roles[name]...), in.Definition.Omit)
+		if err != nil {
+			return fmt.Errorf("role %s: %w", name, err)
+		}
+		l.Roles[name] = slices.Sorted(maps.Keys(c.chosen))
+		maps.Copy(used, c.chosen)
+		for omitted, by := range c.omitted {
+			l.Omitted[omitted] = union(l.Omitted[omitted], by)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(used)) {
+		p := used[name]
+		l.Packages = append(l.Packages, Package{p.Name, p.Version, p.Arch, p.File.Path, p.File.Size, p.File.SHA256})
+	}
+	return nil
+}
+
+func union(a, b []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
+}
+
+// kernelPrefix begins the names of Debian's kernel packages; the kernel's release follows in those that hold a kernel.
+const kernelPrefix = "linux-image-"
+
+// kernel is the package that holds the kernel: the named one, or the one that a meta-package of that name needs.
+func (u *universe) kernel(name string) (*candidate, error) {
+	c := u.packages[name]
+	if c == nil {
+		return nil, fmt.Errorf("kernel package %s is in none of the archives", name)
+	}
+	clauses, err := c.depends()
+	if err != nil {
+		return nil, err
+	}
+	for _, clause := range clauses {
+		if len(clause) == 1 && strings.HasPrefix(clause[0].Name, kernelPrefix) {
+			return u.realKernel(c, clause[0])
+		}
+	}
+	return c, nil
+}
+
+func (u *universe) realKernel(meta *candidate, rel deb.Relation) (*candidate, error) {
+	c := u.packages[rel.Name]
+	if c == nil || !rel.Allows(c.version) {
+		return nil, fmt.Errorf("kernel package %s %s needs %s, which is in none of the archives", meta.Name, meta.Version, rel)
+	}
+	return c, nil
+}
+
+// asked is what a lock is made from, in one order whatever order the documents have.
+func asked(def *Definition, roles map[string][]string) Asked {
+	a := Asked{Archives: def.Archives, Packages: sorted(def.Packages), Omit: sorted(def.Omit), Kernel: def.Kernel, Roles: map[string][]string{}}
+	for name, packages := range roles {
+		a.Roles[name] = sorted(packages)
+	}
+	return a
+}
+
+func sorted(list []string) []string { return append([]string{}, union(list, nil)...) }
