@@ -1,16 +1,40 @@
 package plan
 
-import "errors"
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
-// ErrStale means that the lock was made from something else than what is asked of it now.
-var ErrStale = errors.New("the lock is stale")
+	"github.com/slipway-os/slipway/builder/deb"
+)
 
-// LockName is the lock's file name in an images folder; DefinitionName the definition's; KeysName the keys' folder.
+// Errors that callers branch on. What each message says ends with what to do.
+var (
+	// ErrStale: the lock was made from something else than what is asked of it now.
+	ErrStale = errors.New("the lock is stale")
+	// ErrMoved: the mirror no longer has a file that the lock names.
+	ErrMoved = errors.New("the mirror has moved on")
+	// ErrNoLock: there is no lock yet.
+	ErrNoLock = errors.New("there is no lock")
+)
+
+// Names in an images folder.
 const (
 	LockName       = "lock.json"
 	DefinitionName = "definition.yaml"
 	KeysName       = "keys"
 )
+
+// LockCommand is what writes a lock; messages name it.
+const LockCommand = "slipway lock"
 
 // Lock is the lock document (images/lock.json).
 type Lock struct {
@@ -24,9 +48,9 @@ type ArchLock struct {
 	Asked    Asked               `json:"asked"`
 	Archives []LockedArchive     `json:"archives"`
 	Kernel   string              `json:"kernel"`   // name of the kernel's package in Packages
-	Packages []Package           `json:"packages"` // all, sorted by name
 	Roles    map[string][]string `json:"roles"`    // names of the packages of each role, sorted, without the kernel
 	Omitted  map[string][]string `json:"omitted"`  // what was left out, and the packages that depend on it
+	Packages []Package           `json:"packages"` // all, sorted by name
 }
 
 // Asked is what a lock was made from; a difference makes it stale.
@@ -45,4 +69,159 @@ type LockedArchive struct {
 	Date   string `json:"date"`   // RFC 3339, the index's own
 	SHA256 string `json:"sha256"` // of InRelease
 	Signer string `json:"signer"` // fingerprint of the key whose signature was good
+}
+
+// maxLock bounds a lock file in bytes.
+const maxLock = 64 << 20
+
+// ReadLock reads a lock strictly and checks it. The error wraps ErrNoLock if there is none.
+func ReadLock(file string) (*Lock, error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read %s: %w: run `%s`", file, ErrNoLock, LockCommand)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read lock: %w", err)
+	}
+	lock, err := parseLock(data)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w: was it edited by hand? `%s` writes it anew", file, err, LockCommand)
+	}
+	return lock, nil
+}
+
+func parseLock(data []byte) (*Lock, error) {
+	if len(data) > maxLock {
+		return nil, fmt.Errorf("%d bytes are too many", len(data))
+	}
+	lock := &Lock{}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(lock); err != nil {
+		return nil, err
+	}
+	if dec.More() {
+		return nil, errors.New("something follows the lock")
+	}
+	if lock.APIVersion != APIVersion || lock.Kind != "Lock" {
+		return nil, fmt.Errorf("it is a %q of %q, not a Lock of %s", lock.Kind, lock.APIVersion, APIVersion)
+	}
+	for arch, l := range lock.Architectures {
+		if l == nil {
+			return nil, fmt.Errorf("architecture %s is empty", arch)
+		}
+		if err := l.check(); err != nil {
+			return nil, fmt.Errorf("architecture %s: %w", arch, err)
+		}
+	}
+	return lock, nil
+}
+
+// check finds what a plan could not be made from.
+func (l *ArchLock) check() error {
+	known := map[string]bool{}
+	for i, p := range l.Packages {
+		if err := p.check(); err != nil {
+			return fmt.Errorf("package %q: %w", p.Name, err)
+		}
+		if i > 0 && l.Packages[i-1].Name >= p.Name {
+			return fmt.Errorf("package %q is not in order", p.Name)
+		}
+		known[p.Name] = true
+	}
+	if !known[l.Kernel] {
+		return fmt.Errorf("kernel %q is not among the packages", l.Kernel)
+	}
+	for role, names := range l.Roles {
+		for _, name := range names {
+			if !known[name] {
+				return fmt.Errorf("role %s: %q is not among the packages", role, name)
+			}
+		}
+	}
+	if len(l.Archives) == 0 {
+		return errors.New("no archives")
+	}
+	for _, a := range l.Archives {
+		if _, err := time.Parse(time.RFC3339, a.Date); err != nil {
+			return fmt.Errorf("archive %s %s: %w", a.Name, a.Suite, err)
+		}
+	}
+	return nil
+}
+
+func (p Package) check() error {
+	if !deb.ValidName(p.Name) {
+		return errors.New("bad name")
+	}
+	if _, err := deb.ParseVersion(p.Version); err != nil {
+		return err
+	}
+	if b, err := hex.DecodeString(p.SHA256); err != nil || len(b) != 32 || strings.ToLower(p.SHA256) != p.SHA256 {
+		return fmt.Errorf("bad sha256 %q", p.SHA256)
+	}
+	if p.Size <= 0 || !filepath.IsLocal(p.Path) || !strings.HasSuffix(p.Path, ".deb") {
+		return fmt.Errorf("bad size %d or path %q", p.Size, p.Path)
+	}
+	return nil
+}
+
+// WriteLock writes a lock in its canonical form: beside, synced, then renamed, so that a reader sees the old or the new.
+func WriteLock(file string, lock *Lock) error {
+	if err := writeFile(file, canonical(lock)); err != nil {
+		return fmt.Errorf("cannot write lock: %w", err)
+	}
+	return nil
+}
+
+func writeFile(file string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// epoch is the newest date of the archives, Unix seconds: the time of all files in an image.
+func (l *ArchLock) epoch() int64 {
+	var newest int64
+	for _, a := range l.Archives {
+		if t, err := time.Parse(time.RFC3339, a.Date); err == nil {
+			newest = max(newest, t.Unix())
+		}
+	}
+	return newest
+}
+
+// find is the locked package of a name; check has seen that it is there.
+func (l *ArchLock) find(name string) (Package, bool) {
+	i, ok := slices.BinarySearchFunc(l.Packages, name, func(p Package, n string) int { return strings.Compare(p.Name, n) })
+	if !ok {
+		return Package{}, false
+	}
+	return l.Packages[i], true
 }
