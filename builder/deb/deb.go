@@ -32,7 +32,7 @@ type Limits struct {
 	Control int64 // bytes of control.tar after decompression
 }
 
-// DefaultLimits are well above any package of Debian 13's main (the largest kernel image has about 5000 entries).
+// DefaultLimits are well above what an image's packages need (a full kernel package has about 5000 entries).
 func DefaultLimits() Limits {
 	return Limits{Bytes: 4 << 30, Entries: 500_000, Path: 4096, Control: 64 << 20}
 }
@@ -134,6 +134,9 @@ func walk(member io.Reader, name string, limit int64, use func(*tar.Reader) erro
 	}
 	if _, err := io.Copy(io.Discard, bounded); err != nil {
 		return fmt.Errorf("cannot read %s of .deb: %w", name, unexpected(err))
+	}
+	if bounded.left == limit {
+		return fmt.Errorf("cannot read %s of .deb: it is empty", name)
 	}
 	return nil
 }
