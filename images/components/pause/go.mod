@@ -1,0 +1,3 @@
+module github.com/slipway-os/slipway/images/components/pause
+
+go 1.26.0
