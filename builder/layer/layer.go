@@ -1,0 +1,255 @@
+// Package layer keeps unpacked Debian packages in a cache folder, so that each is decompressed once and not once a bake.
+//
+// Words: a layer is one .deb's entries; it lies in two files named by the .deb's SHA-256: the contents one after the
+// other (.data) and what they are (.json). Kernel modules are kept without their compression, and under the name they
+// then have. It does not download (builder/archive) and does not decide which entry wins (builder/rootfs).
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/slipway-os/slipway/builder/deb"
+	"github.com/slipway-os/slipway/builder/kmod"
+	"github.com/slipway-os/slipway/builder/rootfs"
+)
+
+// format is part of the files' names: another one makes all layers anew.
+const format = "v1"
+
+// Layer is an unpacked package.
+type Layer struct {
+	Package  string // control data
+	Version  string
+	Replaces string
+	Entries  []rootfs.Entry // in the package's order; their content is in the cache until it is read
+}
+
+// stored is the .json file.
+type stored struct {
+	Package  string
+	Version  string
+	Replaces string `json:",omitempty"`
+	Size     int64  // of the .data file
+	Entries  []storedEntry
+}
+
+type storedEntry struct {
+	Path   string
+	Type   rootfs.Type
+	Mode   uint32
+	UID    int               `json:",omitempty"`
+	GID    int               `json:",omitempty"`
+	Link   string            `json:",omitempty"`
+	Xattrs map[string]string `json:",omitempty"`
+	Offset int64             `json:",omitempty"`
+	Size   int64             `json:",omitempty"`
+	SHA256 []byte            `json:",omitempty"`
+}
+
+// Store is a folder of layers.
+type Store struct{ dir string }
+
+// NewStore uses a folder, which is made when it is missing.
+func NewStore(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make layer cache: %w", err)
+	}
+	return &Store{dir: dir}, nil
+}
+
+// Open is the layer of the .deb with that SHA-256. When it is not in the store yet, or not whole, the .deb is asked for,
+// checked against the digest and unpacked.
+func (s *Store) Open(digest string, path func() (string, error)) (*Layer, error) {
+	if layer, err := s.load(digest); err == nil {
+		return layer, nil
+	}
+	deb, err := path()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.make(digest, deb); err != nil {
+		return nil, fmt.Errorf("cannot unpack %s: %w", filepath.Base(deb), err)
+	}
+	return s.load(digest)
+}
+
+// Drop forgets a layer, so that the next Open makes it anew: for when its content turned out to be damaged.
+func (s *Store) Drop(digest string) error {
+	err := os.Remove(s.file(digest, ".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (s *Store) file(digest, ext string) string {
+	return filepath.Join(s.dir, digest+"."+format+ext)
+}
+
+func (s *Store) load(digest string) (*Layer, error) {
+	text, err := os.ReadFile(s.file(digest, ".json"))
+	if err != nil {
+		return nil, err
+	}
+	var have stored
+	if err := json.Unmarshal(text, &have); err != nil {
+		return nil, err
+	}
+	data := s.file(digest, ".data")
+	info, err := os.Stat(data)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() != have.Size {
+		return nil, fmt.Errorf("%s has %d bytes, not %d", data, info.Size(), have.Size)
+	}
+	l := &Layer{Package: have.Package, Version: have.Version, Replaces: have.Replaces}
+	for _, e := range have.Entries {
+		l.Entries = append(l.Entries, e.entry(data, "package "+have.Package))
+	}
+	return l, nil
+}
+
+func (e storedEntry) entry(data, origin string) rootfs.Entry {
+	out := rootfs.Entry{Path: e.Path, Type: e.Type, Mode: e.Mode, UID: e.UID, GID: e.GID, Link: e.Link, Xattrs: e.Xattrs, Origin: origin}
+	if e.Type == rootfs.Regular {
+		out.Content = rootfs.Content{Size: e.Size, Open: func() (io.ReadCloser, error) { return openPart(data, e.Offset, e.Size) }}
+		copy(out.Content.SHA256[:], e.SHA256)
+	}
+	return out
+}
+
+type part struct {
+	io.Reader
+	io.Closer
+}
+
+func openPart(path string, offset, size int64) (io.ReadCloser, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return part{io.NewSectionReader(f, offset, size), f}, nil
+}
+
+// make unpacks a .deb into the store: the contents first, then, when they are safe, what they are.
+func (s *Store) make(digest, path string) (err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := check(f, digest)
+	if err != nil {
+		return err
+	}
+	control, err := deb.Control(f, size)
+	if err != nil {
+		return err
+	}
+	w := writer{}
+	w.Package, w.Version, w.Replaces = control.Get("Package"), control.Get("Version"), control.Get("Replaces")
+	err = whole(s.file(digest, ".data"), func(out io.Writer) error {
+		w.out = out
+		return deb.Unpack(f, size, w.visit)
+	})
+	if err != nil {
+		return err
+	}
+	return whole(s.file(digest, ".json"), func(out io.Writer) error { return json.NewEncoder(out).Encode(w.stored) })
+}
+
+// check compares a file with its digest and tells its size.
+func check(f *os.File, digest string) (int64, error) {
+	h := sha256.New()
+	size, err := io.Copy(h, f)
+	if err != nil {
+		return 0, err
+	}
+	if got := fmt.Sprintf("%x", h.Sum(nil)); got != digest {
+		return 0, fmt.Errorf("its SHA-256 is %s, not %s", got, digest)
+	}
+	return size, nil
+}
+
+// whole writes a file beside its place, makes it durable and puts it there.
+func whole(path string, write func(io.Writer) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	buffered := bufio.NewWriterSize(tmp, 1<<20)
+	if err := write(buffered); err != nil {
+		return err
+	}
+	if err := errors.Join(buffered.Flush(), tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+type writer struct {
+	stored
+	out io.Writer
+}
+
+const xattrPrefix = "SCHILY.xattr."
+
+func (w *writer) visit(h *tar.Header, content io.Reader) error {
+	e := storedEntry{Path: h.Name, Mode: uint32(h.Mode & 0o7777), UID: h.Uid, GID: h.Gid, Link: h.Linkname}
+	for _, k := range slices.Sorted(maps.Keys(h.PAXRecords)) {
+		if name, ok := strings.CutPrefix(k, xattrPrefix); ok {
+			if e.Xattrs == nil {
+				e.Xattrs = map[string]string{}
+			}
+			e.Xattrs[name] = h.PAXRecords[k]
+		}
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		e.Type = rootfs.Directory
+	case tar.TypeSymlink:
+		e.Type = rootfs.Symlink
+	case tar.TypeLink:
+		e.Type = rootfs.HardLink
+	default:
+		e.Type = rootfs.Regular
+		if err := w.file(&e, content); err != nil {
+			return err
+		}
+	}
+	w.Entries = append(w.Entries, e)
+	return nil
+}
+
+func (w *writer) file(e *storedEntry, content io.Reader) error {
+	if kmod.IsModule(e.Path) {
+		plain, err := kmod.Plain(e.Path, content)
+		if err != nil {
+			return err
+		}
+		e.Path, content = kmod.PlainName(e.Path), strings.NewReader(string(plain))
+	}
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(w.out, h), content)
+	if err != nil {
+		return err
+	}
+	e.Offset, e.Size, e.SHA256 = w.Size, n, h.Sum(nil)
+	w.Size += n
+	return nil
+}

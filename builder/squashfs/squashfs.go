@@ -1,0 +1,131 @@
+// Package squashfs packs a tar stream into a squashfs file: it runs mksquashfs (squashfs-tools 4.5 or newer), the only
+// part of a bake besides `go` that is another program. It needs no rights and makes no temporary tree.
+//
+// Equal streams and options give equal bytes for one version of squashfs-tools and its zstd library; Version tells it,
+// so that caches can be keyed by it.
+package squashfs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Options are how a file is packed.
+type Options struct {
+	Algorithm string // zstd
+	Level     int    // 1 to 22
+	BlockSize int    // bytes: a power of two, 4 KiB to 1 MiB
+	Epoch     int64  // Unix seconds from 0 to 2^32-1: time of the file system and of everything in it
+}
+
+func (o Options) check() error {
+	switch {
+	case o.Algorithm != "zstd":
+		return fmt.Errorf("compression %q is not known (zstd)", o.Algorithm)
+	case o.Level < 1 || o.Level > 22:
+		return fmt.Errorf("compression level %d is not from 1 to 22", o.Level)
+	case o.BlockSize < 4096 || o.BlockSize > 1<<20 || o.BlockSize&(o.BlockSize-1) != 0:
+		return fmt.Errorf("block size %d is not a power of two from 4096 to 1048576", o.BlockSize)
+	case o.Epoch < 0 || o.Epoch > 1<<32-1:
+		return fmt.Errorf("time %d does not fit", o.Epoch)
+	}
+	return nil
+}
+
+// ErrNoTool means that mksquashfs cannot be run.
+var ErrNoTool = errors.New("mksquashfs cannot be run; install squashfs-tools")
+
+var version = regexp.MustCompile(`mksquashfs version (\S+)`)
+
+// Version is mksquashfs's version: 4.5.1.
+func Version(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "mksquashfs", "-version").Output()
+	m := version.FindSubmatch(out) // the exit status differs between versions
+	if m == nil {
+		return "", fmt.Errorf("%w (%v)", ErrNoTool, err)
+	}
+	return string(m[1]), nil
+}
+
+// Write packs the tar stream that feed writes into the file at path, which is overwritten. On an error, what is at path
+// is of no use. Feed's errors are returned as they are.
+func Write(ctx context.Context, path string, o Options, feed func(io.Writer) error) error {
+	if err := o.check(); err != nil {
+		return fmt.Errorf("cannot make squashfs: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "mksquashfs", o.args(path)...)
+	cmd.Env = environment(os.Environ())
+	cmd.WaitDelay = 10 * time.Second
+	said := &tail{limit: 4 << 10}
+	cmd.Stdout, cmd.Stderr = said, said
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("cannot make squashfs: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("cannot make squashfs: %w (%v)", ErrNoTool, err)
+	}
+	fed := feed(in)
+	if fed != nil {
+		cancel() // else mksquashfs would finish a file that ends early
+	}
+	in.Close()
+	switch failed := cmd.Wait(); {
+	case failed != nil && (fed == nil || brokenPipe(fed)):
+		return fmt.Errorf("cannot make squashfs %s: mksquashfs: %w: %s", path, failed, said)
+	case fed != nil:
+		return fed
+	}
+	return nil
+}
+
+func (o Options) args(path string) []string {
+	epoch := strconv.FormatInt(o.Epoch, 10)
+	return []string{"-", path, "-tar", "-noappend", "-no-progress", "-quiet", "-no-recovery",
+		"-comp", o.Algorithm, "-Xcompression-level", strconv.Itoa(o.Level), "-b", strconv.Itoa(o.BlockSize),
+		"-reproducible", "-mkfs-time", epoch, "-all-time", epoch,
+		"-root-mode", "755", "-root-uid", "0", "-root-gid", "0",
+		"-processors", strconv.Itoa(runtime.NumCPU())}
+}
+
+// environment is without SOURCE_DATE_EPOCH, which mksquashfs refuses to see together with -mkfs-time.
+func environment(env []string) []string {
+	out := []string{"LC_ALL=C"}
+	for _, e := range env {
+		if !strings.HasPrefix(e, "SOURCE_DATE_EPOCH=") && !strings.HasPrefix(e, "LC_ALL=") {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// brokenPipe says whether feeding failed only because mksquashfs went away.
+func brokenPipe(err error) bool {
+	return errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrClosedPipe) || strings.Contains(err.Error(), "broken pipe")
+}
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	limit int
+	buf   bytes.Buffer
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf.Write(p)
+	t.buf.Next(max(0, t.buf.Len()-t.limit))
+	return len(p), nil
+}
+
+func (t *tail) String() string { return strings.Join(strings.Fields(t.buf.String()), " ") }

@@ -1,0 +1,125 @@
+package squashfs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/slipway-os/slipway/builder/rootfs"
+)
+
+func options() Options {
+	return Options{Algorithm: "zstd", Level: 3, BlockSize: 128 << 10, Epoch: 1700000000}
+}
+
+func tree(t *testing.T) *rootfs.Tree {
+	t.Helper()
+	tr := rootfs.New()
+	for i := range 200 {
+		content := rootfs.Inline(bytes.Repeat([]byte(fmt.Sprintf("line %d\n", i)), i*50))
+		if err := tr.Add(rootfs.Entry{Path: fmt.Sprintf("usr/lib/%d/file", i), Type: rootfs.Regular, Mode: 0o644, Content: content}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, e := range []rootfs.Entry{
+		{Path: "usr/bin/ping", Type: rootfs.Regular, Mode: 0o4755, Content: rootfs.Inline([]byte("ELF")), Xattrs: map[string]string{"security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}},
+		{Path: "bin", Type: rootfs.Symlink, Link: "usr/bin"},
+		{Path: "etc/shadow", Type: rootfs.Regular, Mode: 0o640, GID: 42, Content: rootfs.Inline(nil)},
+		{Path: "usr/bin/a", Type: rootfs.HardLink, Link: "usr/bin/ping"},
+		{Path: "dev/null", Type: rootfs.CharDevice, Mode: 0o666, Major: 1, Minor: 3},
+	} {
+		if err := tr.Add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tr
+}
+
+func pack(t *testing.T, o Options) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "image")
+	err := Write(context.Background(), path, o, func(w io.Writer) error { return tree(t).WriteTar(w, o.Epoch) })
+	if errors.Is(err, ErrNoTool) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSameBytesTwice(t *testing.T) {
+	first, err := os.ReadFile(pack(t, options()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TZ", "Asia/Kathmandu")
+	t.Setenv("SOURCE_DATE_EPOCH", "1")
+	second, err := os.ReadFile(pack(t, options()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(first, second) {
+		t.Errorf("two runs differ (%d and %d bytes)", len(first), len(second))
+	}
+}
+
+func TestContentArrives(t *testing.T) {
+	path := pack(t, options())
+	list := exec.Command("unsquashfs", "-lln", path)
+	list.Env = []string{"TZ=UTC", "PATH=" + os.Getenv("PATH")}
+	out, err := list.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []string{
+		"drwxr-xr-x 0/0 ", "-rwsr-xr-x 0/0 3 2023-11-14 22:13 squashfs-root/usr/bin/ping", "lrwxrwxrwx 0/0 7 2023-11-14 22:13 squashfs-root/bin -> usr/bin",
+		"-rw-r----- 0/42 0 2023-11-14 22:13 squashfs-root/etc/shadow", "crw-rw-rw- 0/0 1, 3 2023-11-14 22:13 squashfs-root/dev/null",
+		"2023-11-14 22:13 squashfs-root\n",
+	} {
+		if !strings.Contains(strings.Join(strings.Split(squeeze(string(out)), " \n"), "\n"), want) {
+			t.Errorf("no %q in\n%s", want, squeeze(string(out)))
+		}
+	}
+}
+
+func squeeze(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if !strings.Contains(line, "/file") {
+			b.WriteString(strings.Join(strings.Fields(line), " ") + "\n")
+		}
+	}
+	return b.String()
+}
+
+func TestFailures(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "image")
+	mine := errors.New("cannot read usr/bin/x")
+	err := Write(context.Background(), path, options(), func(w io.Writer) error {
+		tree(t).WriteTar(w, 0)
+		return mine
+	})
+	if !errors.Is(err, mine) {
+		t.Errorf("the feeding side failed, but the error is %v", err)
+	}
+	err = Write(context.Background(), "/proc/none/image", options(), func(w io.Writer) error {
+		_, err := io.Copy(w, bytes.NewReader(make([]byte, 1<<20)))
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "/proc/none/image") {
+		t.Errorf("a file that cannot be made: %v", err)
+	}
+	for _, o := range []Options{{}, {"lz4", 1, 4096, 0}, {"zstd", 23, 4096, 0}, {"zstd", 3, 5000, 0}, {"zstd", 3, 4096, -1}} {
+		if err := Write(context.Background(), path, o, nil); err == nil {
+			t.Errorf("options %+v were taken", o)
+		}
+	}
+}
