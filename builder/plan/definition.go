@@ -1,12 +1,11 @@
 package plan
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/slipway-os/slipway/images/document"
 )
 
 // Definition is the image definition document (images/definition.yaml).
@@ -37,13 +36,15 @@ type Archive struct {
 	Keys       []string `yaml:"keys" json:"keys"` // file names in images/keys; a signature of one of them is needed
 }
 
-// LoadDefinition reads a definition strictly: unknown and duplicate fields are errors. The name is for messages.
+// LoadDefinition reads a definition strictly. The name is for messages; the error is document.Faults, which has every
+// fault with its place.
 func LoadDefinition(name string, data []byte) (*Definition, error) {
 	def := &Definition{}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(def); err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+	source, err := document.Decode(name, data, def)
+	check := &checker{source: source}
+	check.definition(def)
+	if err := document.Join(err, check.faults); err != nil {
+		return nil, fmt.Errorf("cannot use image definition:\n%w", err)
 	}
 	sum := sha256.Sum256(data)
 	def.digest = hex.EncodeToString(sum[:])
