@@ -1,0 +1,73 @@
+package initramfs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// maxConfig bounds a node's configuration in bytes.
+const maxConfig = 16 << 20
+
+// claimConfig gets the node's configuration. A server that is away is waited for; one that refuses ends the boot with its
+// reason.
+func (b *boot) claimConfig(ctx context.Context) error {
+	address := b.lease.Server + bootspec.RouteConfig + "?" + url.Values{"mac": {b.lease.MAC}}.Encode()
+	var err error
+	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
+		var again bool
+		if b.config, again, err = claim(ctx, b.client, address); err == nil {
+			b.log.Info("configuration claimed", "bytes", len(b.config))
+			return nil
+		}
+		if !again {
+			return stopError{fmt.Errorf("cannot claim this node's configuration: %w", err)}
+		}
+		b.log.Warn("cannot claim this node's configuration, trying again", "cause", err, "in", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// claim asks once; again says if another try may help.
+func claim(ctx context.Context, client *http.Client, address string) (config []byte, again bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, true, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+		err := fmt.Errorf("the boot server says %s: %s", resp.Status, oneLine(reason))
+		return nil, resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests, err
+	}
+	config, err = io.ReadAll(io.LimitReader(resp.Body, maxConfig+1))
+	if err != nil {
+		return nil, true, err
+	}
+	if len(config) > maxConfig {
+		return nil, false, fmt.Errorf("it is over %d bytes", maxConfig)
+	}
+	return config, false, nil
+}
+
+// oneLine is the first line of a text from outside.
+func oneLine(text []byte) string {
+	line, _, _ := strings.Cut(strings.ToValidUTF8(string(text), "?"), "\n")
+	return strings.TrimSpace(line)
+}

@@ -1,0 +1,127 @@
+package initramfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-os/slipway/agent/modules"
+	"github.com/slipway-os/slipway/agent/network"
+	"github.com/slipway-os/slipway/agent/status"
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// newClient is for the boot server: no proxy, no patience with dead connections.
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		ResponseHeaderTimeout: 30 * time.Second,
+		MaxIdleConnsPerHost:   2,
+		IdleConnTimeout:       30 * time.Second,
+		DisableCompression:    true,
+	}}
+}
+
+// neededModules are used by later steps and don't belong to a device. Some may be built in, or have another name on
+// another processor: what is really missing shows at its step.
+func neededModules() []string {
+	return []string{"af_packet", "sha256-ssse3", "loop", "dm-mod", "dm-verity", "squashfs", "overlay"}
+}
+
+// loadModules loads the drivers of the machine's devices, and what the next steps need.
+func (b *boot) loadModules(context.Context) error {
+	dir := filepath.Join("/lib/modules", kernelRelease())
+	if _, err := os.Stat(dir); err != nil {
+		dir = filepath.Join("/usr", dir)
+	}
+	l, err := modules.NewLoader(dir, b.log)
+	if err != nil {
+		return fmt.Errorf("%w: the initrd is not the one of this kernel", err)
+	}
+	if err := l.Coldplug("/sys/devices"); err != nil {
+		return err
+	}
+	for _, name := range neededModules() {
+		if err := l.Load(name); err != nil {
+			b.log.Debug(err.Error())
+		}
+	}
+	b.log.Info("kernel modules loaded: " + strings.Join(l.Loaded(), " "))
+	return nil
+}
+
+// findServer gets an address and the boot server's, and starts to report.
+func (b *boot) findServer(ctx context.Context) error {
+	server := b.args[bootspec.ArgServer]
+	if server != "" {
+		var err error
+		if server, err = network.BaseURL(server); err != nil {
+			return fmt.Errorf("kernel argument %s: %w", bootspec.ArgServer, err)
+		}
+	}
+	lease, err := network.Finder{Server: server, Log: b.log}.Find(ctx)
+	if err != nil {
+		return err
+	}
+	b.lease = lease
+	b.log.Info("network is up", "link", lease.Link, "address", lease.Address, "router", lease.Router, "server", lease.Server)
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	b.sender = &status.Sender{Server: lease.Server, MAC: lease.MAC, Boot: strings.TrimSpace(string(id)), Client: b.client, Log: b.log}
+	go b.sender.Run(ctx)
+	b.sender.Report(bootspec.EventAgentUp, fmt.Sprintf("%s %v", lease.Link, lease.Address))
+	b.setClock(ctx)
+	return nil
+}
+
+// maxSkew is how far the clock may be from the server's: certificates need the right minute, not second.
+const maxSkew = 5 * time.Second
+
+// setClock takes the time from the boot server when this machine's is off. Certificates made a moment ago must be valid.
+func (b *boot) setClock(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	date, err := b.serverTime(ctx)
+	if err != nil {
+		b.log.Warn("the boot server tells no time, this machine's clock is taken as it is", "cause", err)
+		return
+	}
+	off := time.Until(date)
+	if off.Abs() <= maxSkew {
+		return
+	}
+	tv := unix.NsecToTimeval(date.UnixNano())
+	if err := unix.Settimeofday(&tv); err != nil {
+		b.log.Warn("cannot set the clock", "cause", err)
+		return
+	}
+	b.log.Info("clock set by the boot server", "time", date.Format(time.RFC3339), "off", off.Round(time.Second))
+}
+
+// serverTime is the Date of the boot server's answer (RFC 9110, 6.6.1).
+func (b *boot) serverTime(ctx context.Context) (time.Time, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.lease.Server+bootspec.RouteHealth, nil)
+	if err != nil {
+		return time.Time{}, err
+	}
+	resp, err := b.client.Do(req)
+	if err != nil {
+		return time.Time{}, err
+	}
+	resp.Body.Close()
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if err == nil && date.Year() < 2020 {
+		err = errors.New("it is wrong itself")
+	}
+	return date, err
+}
