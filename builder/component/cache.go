@@ -1,0 +1,161 @@
+package component
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// cache keeps results below dir/KEY: the binaries, and a record of what they are and were made of. A result has its
+// final name only once it is whole. Several processes may share a cache.
+type cache struct{ dir string }
+
+const recordName = "component.json"
+
+// record is what component.json holds. Sources are file names in its folder.
+type record struct {
+	Component Component `json:"component"`
+	Inputs    inputs    `json:"inputs"` // why it has this key: compare two records to see what changed
+}
+
+// get gives a whole and undamaged result. A damaged one is removed.
+func (c cache) get(want Component) (Component, bool) {
+	dir := filepath.Join(c.dir, want.Key)
+	made, err := c.read(dir, want)
+	if err == nil {
+		return made, true
+	}
+	if !errors.Is(err, os.ErrNotExist) || exists(dir) {
+		_ = os.RemoveAll(dir) // it will be built again; if it can't be removed, put says why
+	}
+	return Component{}, false
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+func (c cache) read(dir string, want Component) (Component, error) {
+	text, err := os.ReadFile(filepath.Join(dir, recordName))
+	if err != nil {
+		return Component{}, err
+	}
+	var r record
+	if err := json.Unmarshal(text, &r); err != nil {
+		return Component{}, err
+	}
+	made := r.Component
+	if made.Name != want.Name || made.Version != want.Version || made.Arch != want.Arch || made.Key != want.Key ||
+		r.Inputs.key() != want.Key || len(made.Files) == 0 {
+		return Component{}, errors.New("the record is of something else")
+	}
+	for i, f := range made.Files {
+		if f.Link != "" {
+			continue
+		}
+		if !filepath.IsLocal(f.Source) {
+			return Component{}, fmt.Errorf("file name %q leads elsewhere", f.Source)
+		}
+		made.Files[i].Source = filepath.Join(dir, f.Source)
+		sum, err := fileDigest(made.Files[i].Source)
+		if err != nil {
+			return Component{}, err
+		}
+		if sum != f.SHA256 {
+			return Component{}, fmt.Errorf("%s is damaged", f.Source)
+		}
+	}
+	return made, nil
+}
+
+// put makes a result in a folder beside and renames it. The caller holds the component's lock, so the folder's name is
+// free and what an earlier, killed build left there can go.
+func (c cache) put(want Component, in inputs, build func(dir string) ([]File, error)) (Component, error) {
+	dir := filepath.Join(c.dir, ".building-"+want.Name+"-"+want.Arch)
+	if err := os.RemoveAll(dir); err != nil {
+		return Component{}, fmt.Errorf("cannot prepare the cache: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Component{}, fmt.Errorf("cannot prepare the cache: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	made := want
+	var err error
+	if made.Files, err = build(dir); err != nil {
+		return Component{}, err
+	}
+	if err := writeRecord(dir, record{made, in}); err != nil {
+		return Component{}, fmt.Errorf("cannot write the cache: %w", err)
+	}
+	final := filepath.Join(c.dir, want.Key)
+	if err := os.Rename(dir, final); err != nil {
+		return Component{}, fmt.Errorf("cannot write the cache: %w", err)
+	}
+	if err := syncFolder(c.dir); err != nil {
+		return Component{}, fmt.Errorf("cannot write the cache: %w", err)
+	}
+	for i, f := range made.Files {
+		if f.Link == "" {
+			made.Files[i].Source = filepath.Join(final, f.Source)
+		}
+	}
+	return made, nil
+}
+
+func writeRecord(dir string, r record) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(filepath.Join(dir, recordName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(append(text, '\n'))
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return syncFolder(dir)
+}
+
+func syncFolder(name string) error {
+	folder, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// lock waits until no other process builds the component of this name. Its file stays: there are as many as there are
+// components.
+func (c cache) lock(ctx context.Context, name string) (unlock func(), err error) {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot prepare the cache: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(c.dir, ".lock-"+name), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the cache: %w", err)
+	}
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			file.Close()
+			return nil, fmt.Errorf("cannot lock %s: %w", file.Name(), err)
+		}
+		select {
+		case <-ctx.Done():
+			file.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package component
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/slipway-os/slipway/images/document"
+)
+
+const apiVersion = "slipway.dev/v1alpha1"
+
+// Spec is one component.yaml.
+type Spec struct {
+	APIVersion string   `yaml:"apiVersion"`
+	Kind       string   `yaml:"kind"` // Component
+	Metadata   Metadata `yaml:"metadata"`
+	Version    string   `yaml:"version"` // what its users call this version
+	// Module is the folder of the Go module, relative to the definition; default: the definition's own folder.
+	Module string  `yaml:"module"`
+	Builds []Build `yaml:"builds"`
+	// HostPackages are the Debian packages that building needs beside Go.
+	HostPackages []string `yaml:"hostPackages"`
+	// HostLibraries are the static C libraries that get linked in, each with the Debian package that has it.
+	HostLibraries map[string]string `yaml:"hostLibraries"`
+
+	dir  string // of the definition
+	text []byte // of the definition
+}
+
+// Metadata names a component.
+type Metadata struct {
+	Name string `yaml:"name"` // [a-z0-9-]+, the name of its folder
+}
+
+// Build is one binary.
+type Build struct {
+	Package string   `yaml:"package"` // relative to the module, or the import path of a dependency
+	Output  string   `yaml:"output"`  // absolute path in the image
+	Links   []string `yaml:"links"`   // absolute paths of symbolic links to the output
+	CGO     bool     `yaml:"cgo"`
+	Tags    []string `yaml:"tags"`
+	LDFlags []string `yaml:"ldflags"` // in addition to those every build has
+}
+
+// ModuleDir is the folder of the Go module that is built.
+func (s Spec) ModuleDir() string { return filepath.Join(s.dir, filepath.FromSlash(s.Module)) }
+
+// own tells whether the module is the definition's own folder, so that every file in it is an input.
+func (s Spec) own() bool { return path.Clean(s.Module) == "." }
+
+func (s Spec) cgo() bool {
+	for _, b := range s.Builds {
+		if b.CGO {
+			return true
+		}
+	}
+	return false
+}
+
+// Load reads every component definition of a folder of images: IMAGES/components/NAME/component.yaml. The error joins
+// the faults of all of them.
+func Load(images string) (map[string]Spec, error) {
+	files, err := filepath.Glob(filepath.Join(images, "components", "*", "component.yaml"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot list components in %s: %w", images, err)
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("cannot find components in %s: no components/NAME/component.yaml there", images)
+	}
+	specs := make(map[string]Spec, len(files))
+	var faults []error
+	for _, file := range files {
+		spec, err := read(file)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		specs[spec.Metadata.Name] = spec
+	}
+	return specs, errors.Join(faults...)
+}
+
+func read(file string) (Spec, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return Spec{}, fmt.Errorf("cannot read component: %w", err)
+	}
+	dir, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return Spec{}, fmt.Errorf("cannot read component: %w", err)
+	}
+	spec, err := parse(file, text)
+	if err != nil {
+		return Spec{}, err
+	}
+	spec.dir = dir
+	if name := filepath.Base(dir); spec.Metadata.Name != name {
+		return Spec{}, fmt.Errorf("%s: metadata.name: %q is not the name of its folder, %q", file, spec.Metadata.Name, name)
+	}
+	return spec, nil
+}
+
+func parse(file string, text []byte) (Spec, error) {
+	spec := Spec{Module: ".", text: text}
+	source, err := document.Decode(file, text, &spec)
+	return spec, document.Join(err, spec.faults(source))
+}
+
+var (
+	validName    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	validVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,62}$`)
+	validTag     = regexp.MustCompile(`^[A-Za-z0-9_.]+$`)
+)
+
+// complain notes a fault at a path of the document.
+type complain func(path, message, hint string)
+
+// faults gives every fault at once.
+func (s Spec) faults(source *document.Source) document.Faults {
+	var found document.Faults
+	wrong := func(path, message, hint string) { found = append(found, source.Fault(path, message, hint)) }
+	if s.APIVersion != apiVersion {
+		wrong("apiVersion", fmt.Sprintf("unknown version %q", s.APIVersion), apiVersion)
+	}
+	if s.Kind != "Component" {
+		wrong("kind", fmt.Sprintf("unknown kind %q", s.Kind), "Component")
+	}
+	if !validName.MatchString(s.Metadata.Name) {
+		wrong("metadata.name", fmt.Sprintf("%q is not a name", s.Metadata.Name), "lower-case letters, digits and dashes")
+	}
+	if !validVersion.MatchString(s.Version) {
+		wrong("version", fmt.Sprintf("%q is not a version", s.Version), "")
+	}
+	if path.IsAbs(s.Module) {
+		wrong("module", "an absolute path depends on the machine", "a path relative to the definition's folder")
+	}
+	if len(s.Builds) == 0 {
+		wrong("builds", "there is nothing to build", "at least one package")
+	}
+	for name := range s.HostLibraries {
+		if path.Base(name) != name || path.Ext(name) != ".a" {
+			wrong(document.Key("hostLibraries", name), "not the file name of a static library", "like libblkid.a")
+		}
+	}
+	taken := map[string]bool{}
+	for i, b := range s.Builds {
+		b.faults(document.Index("builds", i), taken, wrong)
+	}
+	return found
+}
+
+// faults notes in taken the paths the build occupies in the image.
+func (b Build) faults(where string, taken map[string]bool, wrong complain) {
+	if b.Package == "" || strings.HasPrefix(b.Package, "-") {
+		wrong(where+".package", fmt.Sprintf("%q is not a package", b.Package), "")
+	}
+	occupy := func(where, p string) {
+		switch {
+		case !path.IsAbs(p) || path.Clean(p) != p || p == "/":
+			wrong(where, fmt.Sprintf("%q is not a clean absolute path", p), "where it is in the image, like /usr/bin/NAME")
+		case taken[p]:
+			wrong(where, p+" is taken", "each output and link needs a path of its own")
+		}
+		taken[p] = true
+	}
+	occupy(where+".output", b.Output)
+	for i, link := range b.Links {
+		occupy(document.Index(where+".links", i), link)
+	}
+	for i, tag := range b.Tags {
+		if !validTag.MatchString(tag) {
+			wrong(document.Index(where+".tags", i), fmt.Sprintf("%q is not a build tag", tag), "")
+		}
+	}
+}
