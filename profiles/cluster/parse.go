@@ -1,0 +1,112 @@
+package cluster
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/document"
+)
+
+// MaxSnippet bounds one Ignition file of the user's in bytes.
+const MaxSnippet = 1 << 20
+
+// Parse reads a cluster document, sets its defaults and checks it; name is for messages. The error is
+// document.Faults: all that is wrong. A document that names Ignition files needs ParseFile.
+func Parse(name string, data []byte) (*Cluster, error) { return parse(name, data, nil) }
+
+// ParseFile reads a cluster document and the Ignition files it names. A path of "-" is not special.
+func ParseFile(path string) (*Cluster, error) {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read cluster document: %w", err)
+	}
+	defer root.Close()
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read cluster document: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, document.MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read cluster document: %w", err)
+	}
+	return parse(path, data, root.FS())
+}
+
+func parse(name string, data []byte, files fs.FS) (*Cluster, error) {
+	c := &Cluster{}
+	source, err := document.Decode(name, data, c)
+	k := &check{source: source}
+	if !k.header(c) {
+		return nil, k.faults.Err()
+	}
+	c.setDefaults(source)
+	k.cluster(c)
+	k.snippets(c, files)
+	if err := document.Join(err, k.faults); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// setDefaults fills in what the document leaves out. What it sets wrongly stays as it is.
+func (c *Cluster) setDefaults(source *document.Source) {
+	prefix := func(path string, p *netip.Prefix, value string) {
+		if !p.IsValid() && !source.Has(path) {
+			*p = netip.MustParsePrefix(value)
+		}
+	}
+	prefix("kubernetes.podCIDR", &c.Kubernetes.PodCIDR, "10.244.0.0/16")
+	prefix("kubernetes.serviceCIDR", &c.Kubernetes.ServiceCIDR, "10.96.0.0/16")
+	if !source.Has("kubernetes.clusterDomain") {
+		c.Kubernetes.ClusterDomain = "cluster.local"
+	}
+	if !source.Has("provisioning.httpPort") {
+		c.Provisioning.HTTPPort = bootspec.DefaultHTTPPort
+	}
+	if !source.Has("provisioning.unknownMachines") {
+		c.Provisioning.UnknownMachines = UnknownList
+	}
+	for name, n := range c.Networks {
+		if n.Role == "" && slices.Contains(networkRoles(), name) && c.networkWithRole(name) == "" {
+			n.Role = name
+			c.Networks[name] = n
+		}
+	}
+	if !source.Has("provisioning.subnet") {
+		c.Provisioning.Subnet = c.Networks[c.networkWithRole(NetworkManagement)].CIDR
+	}
+	for i := range c.Nodes {
+		for j := range c.Nodes[i].Links {
+			c.Nodes[i].Links[j].setDefaults(c.Networks)
+		}
+	}
+}
+
+func (l *Link) setDefaults(networks map[string]Network) {
+	if l.Kind == "" {
+		l.Kind = bootspec.KindPhysical
+		if l.Parent != "" {
+			l.Kind = bootspec.KindVLAN
+		}
+	}
+	if l.Kind == bootspec.KindVLAN && l.VLAN == 0 {
+		l.VLAN = networks[l.Network].VLAN
+	}
+	if l.MTU == 0 {
+		l.MTU = networks[l.Network].MTU
+	}
+}
+
+func networkRoles() []string {
+	return []string{NetworkManagement, NetworkContainer, NetworkStorage, NetworkExternal}
+}
+
+func (c *Cluster) networkNames() []string { return slices.Sorted(maps.Keys(c.Networks)) }
