@@ -35,8 +35,12 @@ func leaseFrom(p *dhcpv4.DHCPv4, server string) (Lease, error) {
 	}
 	if server == "" {
 		var err error
-		if server, err = BaseURL(p.BootFileNameOption()); err != nil {
-			return Lease{}, fmt.Errorf("its option 67 names no boot server: %w", err)
+		name := p.BootFileNameOption()
+		if name == "" {
+			name = p.BootFileName // option 67 is for when the header's field is taken (RFC 2132, 9.5)
+		}
+		if server, err = BaseURL(name); err != nil {
+			return Lease{}, fmt.Errorf("its boot file name (option 67) is no boot server: %w", err)
 		}
 	}
 	l := Lease{Address: netip.PrefixFrom(addr, bits), MAC: p.ClientHWAddr.String(), Server: server}
