@@ -1,0 +1,28 @@
+package netboot
+
+import "github.com/slipway-os/slipway/profiles/cluster"
+
+// FromCluster is what the server must know of a cluster document.
+func FromCluster(c *cluster.Cluster) *Site {
+	management := c.Networks[c.Management()]
+	site := &Site{
+		Cluster:      c.Metadata.Name,
+		Subnet:       c.Provisioning.Subnet,
+		Server:       c.Provisioning.Server,
+		Gateway:      management.Gateway,
+		DNS:          append(c.DNS[:len(c.DNS):len(c.DNS)], management.DNS...),
+		Pool:         Pool{First: c.Provisioning.Pool.First, Last: c.Provisioning.Pool.Last},
+		ServeUnknown: c.Provisioning.UnknownMachines == cluster.UnknownOffer,
+		ListUnknown:  c.Provisioning.UnknownMachines != cluster.UnknownIgnore,
+	}
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		site.Machines = append(site.Machines, Machine{
+			Name:    n.Name,
+			Role:    n.Role,
+			MAC:     c.BootMAC(n).HardwareAddr(),
+			Address: c.BootAddress(n),
+		})
+	}
+	return site
+}

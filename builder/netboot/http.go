@@ -1,0 +1,252 @@
+package netboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// handler is the HTTP side. It serves artifacts to anyone on the provisioning network, a node's configuration only to
+// the address leased to that node, and takes reports only from there.
+type handler struct {
+	site      *Site
+	artifacts *artifacts
+	states    *states
+	config    func(name string) ([]byte, error)
+	log       *slog.Logger
+	reports   reportLimit
+}
+
+func (h *handler) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+bootspec.RouteArtifacts+"{name}", h.serveArtifact)
+	mux.HandleFunc("GET "+bootspec.RouteConfig, h.serveConfig)
+	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)
+	mux.HandleFunc("GET "+bootspec.RouteNodes, h.serveNodes)
+	mux.HandleFunc("GET "+bootspec.RouteHealth, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	return mux
+}
+
+// serveArtifact serves one file (HEAD and Range through http.ServeContent, which uses sendfile). Firmware wants the right
+// Content-Length on HEAD and GET alike, and no redirect.
+func (h *handler) serveArtifact(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	file, artifact, err := h.artifacts.open(name)
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	defer file.Close()
+	w.Header().Set("ETag", `"`+artifact.SHA256+`"`)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if strings.HasSuffix(name, bootspec.ExtUKI) {
+		w.Header().Set("Content-Type", "application/efi")
+	}
+	counted := &countingWriter{ResponseWriter: w}
+	http.ServeContent(counted, r, "", time.Time{}, file)
+	if artifact.Kind == "uki" && counted.written == artifact.Size {
+		h.kernelSent(remote(r), "HTTP", name, artifact.Size)
+	}
+}
+
+// kernelSent notes that a node has its kernel.
+func (h *handler) kernelSent(client netip.Addr, by, name string, size int64) {
+	for _, m := range h.site.Machines {
+		if m.Address == client {
+			detail := fmt.Sprintf("%s, %.1f MB by %s", name, float64(size)/1e6, by)
+			if err := h.states.record(m.MAC.String(), bootspec.EventKernelSent, detail); err != nil {
+				h.log.Error("cannot keep state", "node", m.Name, "error", err)
+			}
+		}
+	}
+}
+
+// serveConfig serves the configuration of the node with the MAC address in the query. Its content goes to this one
+// answer and nowhere else.
+func (h *handler) serveConfig(w http.ResponseWriter, r *http.Request) {
+	m, ok := h.sender(r, r.URL.Query().Get("mac"))
+	if !ok {
+		h.log.Warn("configuration refused", "from", r.RemoteAddr, "mac", r.URL.Query().Get("mac"))
+		http.Error(w, "no configuration for this machine at this address", http.StatusForbidden)
+		return
+	}
+	config, err := h.config(m.Name)
+	if err != nil {
+		h.log.Error("cannot make configuration", "node", m.Name, "error", err)
+		http.Error(w, "the server cannot make this node's configuration; its log says why", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/vnd.coreos.ignition+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", fmt.Sprint(len(config)))
+	if _, err := w.Write(config); err != nil || r.Method == http.MethodHead {
+		return
+	}
+	h.log.Info("configuration sent", "node", m.Name, "to", r.RemoteAddr)
+	if err := h.states.record(m.MAC.String(), bootspec.EventConfigClaimed, "by "+remote(r).String()); err != nil {
+		h.log.Error("cannot keep state", "node", m.Name, "error", err)
+	}
+}
+
+// takeReport takes a node's report.
+func (h *handler) takeReport(w http.ResponseWriter, r *http.Request) {
+	report, err := decodeReport(http.MaxBytesReader(w, r.Body, bootspec.MaxReport))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	m, ok := h.sender(r, report.MAC)
+	if !ok {
+		h.log.Warn("report refused", "from", r.RemoteAddr, "mac", report.MAC)
+		http.Error(w, "no node with this MAC address at this address", http.StatusForbidden)
+		return
+	}
+	if !h.reports.allow(m.Name) {
+		http.Error(w, "too many reports", http.StatusTooManyRequests)
+		return
+	}
+	report.MAC = m.MAC.String()
+	if err := h.states.report(report); err != nil {
+		h.log.Error("cannot keep state", "node", m.Name, "error", err)
+		http.Error(w, "the server cannot keep the report", http.StatusInternalServerError)
+		return
+	}
+	h.log.Info("report", "node", m.Name, "event", report.Event, "detail", report.Detail)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// decodeReport reads a report strictly. Its texts are cut to one line and to their bounds.
+func decodeReport(body io.Reader) (bootspec.Report, error) {
+	var report bootspec.Report
+	decoder := json.NewDecoder(body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&report); err != nil {
+		return report, fmt.Errorf("cannot read report: %w", err)
+	}
+	if report.Event == "" || len(report.Event) > 64 || len(report.Boot) > 64 || len(report.Unit) > 256 {
+		return report, errors.New("cannot read report: event, boot or unit is missing or too long")
+	}
+	if report.Uptime < 0 || report.Uptime.Duration() > 10*365*24*time.Hour || report.Uptime.Duration() < 0 {
+		return report, errors.New("cannot read report: uptime is out of range")
+	}
+	report.Event = bootspec.Event(oneLine(string(report.Event)))
+	report.Detail = oneLine(report.Detail[:min(len(report.Detail), 4096)])
+	report.Log = report.Log[max(0, len(report.Log)-64<<10):]
+	return report, nil
+}
+
+// oneLine replaces control characters, so that no report can write over a terminal.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+}
+
+func (h *handler) serveNodes(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(h.states.all()); err != nil {
+		h.log.Warn("cannot send node states", "error", err)
+	}
+}
+
+// sender is the node with the MAC address, if the request comes from its address.
+func (h *handler) sender(r *http.Request, mac string) (Machine, bool) {
+	canonical, err := canonicalMAC(mac)
+	if err != nil {
+		return Machine{}, false
+	}
+	for _, m := range h.site.Machines {
+		if m.MAC.String() == canonical {
+			return m, m.Address == remote(r)
+		}
+	}
+	return Machine{}, false
+}
+
+func remote(r *http.Request) netip.Addr {
+	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return a.Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// countingWriter counts the body's bytes. It keeps ReadFrom, and with it sendfile.
+type countingWriter struct {
+	http.ResponseWriter
+	written int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.written += int64(n)
+	return n, err
+}
+
+func (c *countingWriter) ReadFrom(r io.Reader) (int64, error) {
+	from, ok := c.ResponseWriter.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, r)
+	}
+	n, err := from.ReadFrom(r)
+	c.written += n
+	return n, err
+}
+
+// reportLimit allows each node a burst of reports and then some a minute.
+type reportLimit struct {
+	mu     sync.Mutex
+	window time.Time
+	count  map[string]int
+}
+
+// reportsPerMinute is generous: a boot sends about ten.
+const reportsPerMinute = 120
+
+func (l *reportLimit) allow(node string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.window) > time.Minute {
+		l.window, l.count = now, map[string]int{}
+	}
+	l.count[node]++
+	return l.count[node] <= reportsPerMinute
+}
+
+// serveHTTP serves until ctx ends, then lets running answers end for a moment.
+func serveHTTP(ctx context.Context, listener net.Listener, h http.Handler) error {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+	})
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("cannot serve HTTP: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+// Package netboot is the boot server: DHCP, TFTP and HTTP for the machines of one cluster document, and what is known of
+// each machine's boot.
+//
+// What to answer is decided by pure functions (Decide); the sockets around them are thin. It serves artifacts that are
+// finished and node configurations that its caller renders; it makes neither. It is not a general DHCP server: it serves
+// the provisioning subnet of one site.
+//
+// Words: a machine is what has a MAC address and asks; a node is a machine of the cluster document. An event is a step of
+// a boot (bootspec.Event); a boot is what lies between two power-ons.
+package netboot
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// Site is what the server must know of a cluster: a plain value, made from the cluster document by FromCluster.
+type Site struct {
+	Cluster string
+	Subnet  netip.Prefix // provisioning network
+	Server  netip.Addr   // our address in it
+	Gateway netip.Addr   // zero: none
+	DNS     []netip.Addr
+	Pool    Pool // for machines that aren't in the document
+	// ServeUnknown: machines outside the document get an address from the pool (never a boot file or a configuration).
+	ServeUnknown bool
+	// ListUnknown: machines outside the document are kept among the node states.
+	ListUnknown bool
+	Machines    []Machine
+}
+
+// Machine is a node as the boot server sees it.
+type Machine struct {
+	Name    string
+	Role    string
+	MAC     net.HardwareAddr
+	Address netip.Addr // reserved for it in the provisioning subnet
+}
+
+// Pool is a range of addresses, both ends included. The zero Pool is empty.
+type Pool struct{ First, Last netip.Addr }
+
+// Contains says whether an address lies in the pool.
+func (p Pool) Contains(a netip.Addr) bool {
+	return p.First.IsValid() && a.Compare(p.First) >= 0 && a.Compare(p.Last) <= 0
+}
+
+// machine finds a machine by its MAC address.
+func (s *Site) machine(mac net.HardwareAddr) (Machine, bool) {
+	for _, m := range s.Machines {
+		if m.MAC.String() == mac.String() {
+			return m, true
+		}
+	}
+	return Machine{}, false
+}
+
+// check finds what would make the server answer wrongly. The cluster document's own validation says it better; this
+// guards against a Site made by hand.
+func (s *Site) check() error {
+	if !s.Subnet.IsValid() || !s.Server.Is4() || !s.Subnet.Contains(s.Server) {
+		return fmt.Errorf("cannot serve: server address %s is not in subnet %s", s.Server, s.Subnet)
+	}
+	seen := map[string]string{}
+	for _, m := range s.Machines {
+		if len(m.MAC) != 6 || !s.Subnet.Contains(m.Address) {
+			return fmt.Errorf("cannot serve %s: needs a MAC address and an address in %s", m.Name, s.Subnet)
+		}
+		for _, key := range []string{m.MAC.String(), m.Address.String()} {
+			if other, twice := seen[key]; twice {
+				return fmt.Errorf("cannot serve %s: %s is %s's", m.Name, key, other)
+			}
+			seen[key] = m.Name
+		}
+	}
+	return nil
+}
+
+// canonicalMAC is the form MAC addresses have in states, queries and reports.
+func canonicalMAC(text string) (string, error) {
+	mac, err := net.ParseMAC(strings.TrimSpace(text))
+	if err != nil || len(mac) != 6 {
+		return "", fmt.Errorf("%q is not a MAC address", text)
+	}
+	return mac.String(), nil
+}

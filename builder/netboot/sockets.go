@@ -1,0 +1,184 @@
+package netboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ports (IANA).
+const (
+	portDHCP = 67
+	portTFTP = 69
+)
+
+// sockets are the server's, bound to one interface.
+type sockets struct {
+	link   *net.Interface
+	server netip.Addr
+	dhcp   *net.UDPConn
+	tftp   *net.UDPConn
+	http   net.Listener
+}
+
+// bind finds the interface and binds every socket, or says why not and what to do.
+func bind(name string, server netip.Addr, httpPort int) (*sockets, error) {
+	link, err := findInterface(name, server)
+	if err != nil {
+		return nil, err
+	}
+	s := &sockets{link: link, server: server}
+	if s.dhcp, err = listenUDP(link.Name, netip.AddrPortFrom(netip.IPv4Unspecified(), portDHCP)); err != nil {
+		return nil, explain("DHCP", "udp", portDHCP, err)
+	}
+	if s.tftp, err = listenUDP(link.Name, netip.AddrPortFrom(server, portTFTP)); err != nil {
+		s.close()
+		return nil, explain("TFTP", "udp", portTFTP, err)
+	}
+	if s.http, err = net.Listen("tcp", netip.AddrPortFrom(server, uint16(httpPort)).String()); err != nil {
+		s.close()
+		return nil, explain("HTTP", "tcp", httpPort, err)
+	}
+	return s, nil
+}
+
+func (s *sockets) close() {
+	for _, c := range []interface{ Close() error }{s.dhcp, s.tftp, s.http} {
+		switch c := c.(type) {
+		case *net.UDPConn:
+			if c != nil {
+				c.Close()
+			}
+		case net.Listener:
+			c.Close()
+		}
+	}
+}
+
+// transfer opens the socket of one TFTP transfer.
+func (s *sockets) transfer() (*net.UDPConn, error) {
+	return listenUDP(s.link.Name, netip.AddrPortFrom(s.server, 0))
+}
+
+// listenUDP binds a UDP socket to an interface, allowed to broadcast.
+func listenUDP(link string, at netip.AddrPort) (*net.UDPConn, error) {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		if control := raw.Control(func(fd uintptr) {
+			err = errors.Join(
+				unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, link),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
+		}); control != nil {
+			return control
+		}
+		return err
+	}}
+	conn, err := config.ListenPacket(context.Background(), "udp4", at.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UDPConn), nil
+}
+
+// findInterface finds the interface by name, and makes sure it has the server's address; without a name it finds the one
+// that has it.
+func findInterface(name string, server netip.Addr) (*net.Interface, error) {
+	links, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list interfaces: %w", err)
+	}
+	var names []string
+	for i := range links {
+		link := &links[i]
+		names = append(names, link.Name)
+		if name != "" && link.Name != name {
+			continue
+		}
+		has, err := hasAddress(link, server)
+		switch {
+		case err != nil:
+			return nil, err
+		case has && link.Flags&net.FlagUp == 0:
+			return nil, fmt.Errorf("cannot serve on %s: it is down (ip link set %s up)", link.Name, link.Name)
+		case has:
+			return link, nil
+		case name != "":
+			return nil, fmt.Errorf("cannot serve on %s: it lacks the server's address (ip address add %s/BITS dev %s)", name, server, name)
+		}
+	}
+	if name != "" {
+		return nil, fmt.Errorf("cannot serve on %s: %w (here are: %s)", name, errNoInterface, strings.Join(names, ", "))
+	}
+	return nil, fmt.Errorf("cannot serve: no interface has the server's address %s (add it: ip address add %s/BITS dev INTERFACE)", server, server)
+}
+
+func hasAddress(link *net.Interface, want netip.Addr) (bool, error) {
+	addresses, err := link.Addrs()
+	if err != nil {
+		return false, fmt.Errorf("cannot list the addresses of %s: %w", link.Name, err)
+	}
+	for _, a := range addresses {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == want {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// explain turns a bind error into what a person can act on.
+func explain(service, network string, port int, err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		who := "another program"
+		if found := portHolder(network, port); found != "" {
+			who = found
+		}
+		return fmt.Errorf("cannot serve %s: %s holds %s port %d (stop it, or serve from another machine): %w", service, who, network, port, err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("cannot serve %s on port %d: no right to (run as root, or give the program CAP_NET_BIND_SERVICE, CAP_NET_RAW and CAP_NET_ADMIN): %w", service, port, err)
+	}
+	return fmt.Errorf("cannot serve %s on port %d: %w", service, port, err)
+}
+
+// portHolder names the process that holds a port, as far as /proc tells ("dnsmasq (process 123)"), or is empty.
+func portHolder(network string, port int) string {
+	table, err := os.ReadFile("/proc/net/" + network)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Fields(line)
+		if len(fields) < 10 || !strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) {
+			continue
+		}
+		if found := socketOwner(fields[9]); found != "" {
+			return found
+		}
+	}
+	return ""
+}
+
+func socketOwner(inode string) string {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, link := range links {
+		if target, err := os.Readlink(link); err != nil || target != "socket:["+inode+"]" {
+			continue
+		}
+		pid := strings.Split(link, "/")[2]
+		if _, err := strconv.Atoi(pid); err != nil {
+			continue
+		}
+		name, _ := os.ReadFile("/proc/" + pid + "/comm")
+		return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), pid)
+	}
+	return ""
+}
