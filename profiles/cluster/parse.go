@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -44,6 +45,7 @@ func parse(name string, data []byte, files fs.FS) (*Cluster, error) {
 	c := &Cluster{}
 	source, err := document.Decode(name, data, c)
 	k := &check{source: source}
+	errors.As(err, &k.decoded)
 	if !k.header(c) {
 		return nil, k.faults.Err()
 	}

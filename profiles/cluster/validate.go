@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/slipway-os/slipway/images/document"
@@ -12,12 +13,19 @@ import (
 
 // check collects what is wrong with a document.
 type check struct {
-	source *document.Source
-	faults document.Faults
+	source  *document.Source
+	decoded document.Faults // what reading found
+	faults  document.Faults // what checking found
 }
 
 func (k *check) fault(path, hint, format string, args ...any) {
 	k.faults = append(k.faults, k.source.Fault(path, fmt.Sprintf(format, args...), hint))
+}
+
+// faulty says whether something below path is wrong, so that what follows from it needn't be said.
+func (k *check) faulty(path string) bool {
+	below := func(f document.Fault) bool { return strings.HasPrefix(f.Path, path) }
+	return slices.ContainsFunc(k.decoded, below) || slices.ContainsFunc(k.faults, below)
 }
 
 // line is the line of a value, for messages about two of them.
@@ -31,7 +39,7 @@ func (k *check) oneOf(path, what, word string, known []string) {
 		}
 	}
 	if word == "" {
-		k.fault(path, "one of: "+strings.Join(known, ", "), "%s is missing", what)
+		k.fault(path, "one of: "+strings.Join(known, ", "), "is missing")
 		return
 	}
 	k.fault(path, document.Suggest(word, known), "unknown %s %q", what, word)
@@ -56,7 +64,7 @@ func (k *check) header(c *Cluster) bool {
 }
 
 func (k *check) cluster(c *Cluster) {
-	k.label("metadata.name", "name", c.Metadata.Name)
+	k.label("metadata.name", c.Metadata.Name)
 	if v := c.Image.Version; v != "" && !semver.MatchString(v) {
 		k.fault("image.version", "write it like 0.1.0", "%q is not a semantic version", v)
 	}
@@ -77,11 +85,11 @@ func (k *check) cluster(c *Cluster) {
 }
 
 // label checks a DNS label, which is what names of clusters and nodes are.
-func (k *check) label(path, what, s string) {
+func (k *check) label(path, s string) {
 	const hint = "use 1 to 63 of a-z, 0-9 and -, not - at either end"
 	switch {
 	case s == "":
-		k.fault(path, hint, "%s is missing", what)
+		k.fault(path, hint, "is missing")
 	case !dnsLabel.MatchString(s):
 		k.fault(path, hint, "%q is not a DNS label", s)
 	}
@@ -195,6 +203,9 @@ func (k *check) provisioning(c *Cluster) {
 		k.fault("provisioning.server", "the boot server's own address in "+p.Subnet.String(), "is missing")
 	} else {
 		k.host("provisioning.server", p.Server, p.Subnet, "the provisioning subnet")
+	}
+	if within := func(name string) bool { return c.Networks[name].CIDR.Overlaps(p.Subnet) }; len(c.Networks) > 0 && !slices.ContainsFunc(c.networkNames(), within) {
+		k.fault("provisioning.subnet", "use the CIDR of the network that machines boot on", "%s is in none of the networks", p.Subnet)
 	}
 	if c.Management() == "" && len(c.Networks) > 0 {
 		k.fault("networks", "give one role: mgmt, or the CIDR of the provisioning subnet", "none is the management network")

@@ -18,7 +18,7 @@ func (k *check) networks(c *Cluster) {
 	byRole := map[string]string{}
 	for _, name := range c.networkNames() {
 		n, path := c.Networks[name], document.Key("networks", name)
-		k.label(path, "name", name)
+		k.label(path, name)
 		if k.prefix(path+".cidr", n.CIDR, "10.1.0.0/24") && n.Gateway.IsValid() {
 			k.host(path+".gateway", n.Gateway, n.CIDR, "network "+name)
 		}
@@ -45,7 +45,7 @@ func (k *check) networks(c *Cluster) {
 
 func (k *check) vlan(path string, id int) {
 	if id < 0 || id > 4094 {
-		k.fault(path, "use 1 to 4094 (IEEE 802.1Q)", "%d is not a VLAN tag", id)
+		k.fault(path, "use 1 to 4094, IEEE 802.1Q", "%d is not a VLAN tag", id)
 	}
 }
 
@@ -71,7 +71,7 @@ func (k *check) nodes(c *Cluster) {
 	}
 	for i := range c.Nodes {
 		n, path := &c.Nodes[i], document.Index("nodes", i)
-		k.label(path+".name", "name", n.Name)
+		k.label(path+".name", n.Name)
 		if n.Name == "localhost" {
 			k.fault(path+".name", "choose another", "every machine calls itself localhost")
 		}
@@ -137,7 +137,7 @@ func (k *check) linkName(path, name string) {
 	const hint = "use 1 to 15 of letters, digits, . _ and -, like eth0"
 	switch {
 	case name == "":
-		k.fault(path, hint, "name is missing")
+		k.fault(path, hint, "is missing")
 	case len(name) > 15:
 		k.fault(path, hint, "%q is over the kernel's limit of 15 bytes for a link's name", name)
 	case !linkName.MatchString(name) || name == "all" || name == "default" || name == "lo":
@@ -212,7 +212,7 @@ func (k *check) linkAddress(c *Cluster, l Link, at string, addresses taken) {
 // reach checks that a node has the addresses that others reach it at, and something to be known by when it boots.
 func (k *check) reach(c *Cluster, n *Node, path string) {
 	mgmt, container := c.Management(), c.Container()
-	if mgmt == "" {
+	if mgmt == "" || k.faulty(path+".links") || k.faulty(path+".match") {
 		return
 	}
 	example := fmt.Sprintf("add a link with network: %s and an address", mgmt)
