@@ -1,0 +1,288 @@
+package bake
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/deb"
+	"github.com/slipway-os/slipway/builder/kmod"
+	"github.com/slipway-os/slipway/builder/layer"
+	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/rootfs"
+	"github.com/slipway-os/slipway/builder/sysroot"
+)
+
+// componentNames are all components of the plan, sorted: of the root image, of the initrd and of container images.
+func (b *baker) componentNames() []string {
+	names := map[string]bool{agent: true}
+	for _, n := range slices.Concat(b.Plan.Components, b.Plan.Initrd.Components) {
+		names[n] = true
+	}
+	for _, i := range b.Plan.ContainerImages {
+		names[i.Component] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+func (b *baker) buildComponents() error {
+	b.step("build components")
+	b.components = map[string]component.Component{}
+	for _, name := range b.componentNames() {
+		c, err := b.Component(b.ctx, name)
+		if err != nil {
+			return err
+		}
+		b.components[name] = c
+	}
+	return nil
+}
+
+// unpackPackages opens the layers of all packages: base-files first, because it brings the links (lib -> usr/lib) that
+// the other packages' paths go through, the kernel last.
+func (b *baker) unpackPackages() error {
+	b.step("unpack packages")
+	packages := slices.Clone(b.Plan.Packages)
+	slices.SortStableFunc(packages, func(x, y plan.Package) int {
+		if (x.Name == "base-files") != (y.Name == "base-files") {
+			if x.Name == "base-files" {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(x.Name, y.Name)
+	})
+	packages = append(packages, b.Plan.Kernel)
+	b.layers = make([]*layer.Layer, len(packages))
+	group, ctx := errgroup.WithContext(b.ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range packages {
+		group.Go(func() error { return b.openLayer(ctx, i, p) })
+	}
+	return group.Wait()
+}
+
+func (b *baker) openLayer(ctx context.Context, i int, p plan.Package) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l, err := b.stages.layers.Open(p.SHA256, func() (string, error) { return b.Package(p.SHA256), nil })
+	if err != nil {
+		return fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
+	}
+	if l.Package != p.Name {
+		return fmt.Errorf("package %s: the file is one of package %s", p.Name, l.Package)
+	}
+	b.layers[i] = l
+	return nil
+}
+
+// bootFiles are where the kernel and the EFI stub lie in their packages. They go into the UKI, not into the root image.
+func (b *baker) bootFiles() map[string]*[]byte {
+	stub := map[string]string{"amd64": "linuxx64", "arm64": "linuxaa64"}[b.Plan.Arch]
+	return map[string]*[]byte{
+		"boot/vmlinuz-" + b.Plan.KernelRelease:           &b.kernel,
+		"usr/lib/systemd/boot/efi/" + stub + ".efi.stub": &b.stub,
+	}
+}
+
+// assembleRoot puts packages, components and the role's files into the tree, in this order: a role's file wins over a
+// package's.
+func (b *baker) assembleRoot() error {
+	b.step("assemble root tree")
+	boot := b.bootFiles()
+	packages := map[string]*layer.Layer{}
+	for _, l := range b.layers {
+		packages["package "+l.Package] = l
+		for _, e := range l.Entries {
+			if into, ok := boot[e.Path]; ok {
+				data, err := e.Content.Bytes()
+				if err != nil {
+					return b.damaged(e, err)
+				}
+				*into = data
+				continue
+			}
+			if b.leftOut(e.Path) {
+				continue
+			}
+			if err := b.addFromPackage(e, packages); err != nil {
+				return err
+			}
+		}
+	}
+	for p, content := range boot {
+		if len(*content) == 0 {
+			return fmt.Errorf("no package brings %s", p)
+		}
+	}
+	for _, name := range b.Plan.Components {
+		if err := addComponent(b.tree, b.components[name]); err != nil {
+			return err
+		}
+	}
+	return b.addRole()
+}
+
+// leftOut says whether a package's path is not for the root image.
+func (b *baker) leftOut(p string) bool {
+	if p == "usr/lib/systemd/boot" || strings.HasPrefix(p, "usr/lib/systemd/boot/") || b.Plan.Excludes(p) {
+		return true
+	}
+	_, module, ok := strings.Cut(p, b.Plan.KernelRelease+"/kernel/")
+	return ok && kmod.IsModule(p) && b.Plan.Prunes(module)
+}
+
+// addFromPackage adds a package's entry; where two packages bring the same file, Replaces decides as in dpkg.
+func (b *baker) addFromPackage(e rootfs.Entry, packages map[string]*layer.Layer) error {
+	err := b.tree.Add(e)
+	var conflict *rootfs.ConflictError
+	if !errors.As(err, &conflict) {
+		return err
+	}
+	first, second := packages[conflict.First.Origin], packages[e.Origin]
+	switch {
+	case first == nil || second == nil:
+		return err
+	case replaces(second, first):
+		return b.tree.Replace(e)
+	case replaces(first, second):
+		return nil
+	}
+	return err
+}
+
+func replaces(a, b *layer.Layer) bool {
+	clauses, err := deb.ParseRelations(a.Replaces)
+	if err != nil {
+		return false
+	}
+	version, err := deb.ParseVersion(b.Version)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(clauses, func(c deb.Clause) bool {
+		return slices.ContainsFunc(c, func(r deb.Relation) bool { return r.Name == b.Package && r.Allows(version) })
+	})
+}
+
+func addComponent(t *rootfs.Tree, c component.Component) error {
+	for _, f := range c.Files {
+		e := rootfs.Entry{Path: strings.TrimPrefix(f.Path, "/"), Type: rootfs.Symlink, Mode: f.Mode, Link: f.Link, Origin: "component " + c.Name}
+		if f.Link == "" {
+			content, err := rootfs.File(f.Source, f.Size, f.SHA256)
+			if err != nil {
+				return fmt.Errorf("component %s: %w", c.Name, err)
+			}
+			e.Type, e.Content = rootfs.Regular, content
+		}
+		if err := t.Add(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addRole puts the role's files, kernel modules and sysctls into the tree.
+func (b *baker) addRole() error {
+	put := func(p string, mode uint32, content []byte, link string) error {
+		e := rootfs.Entry{Path: strings.TrimPrefix(p, "/"), Type: rootfs.Regular, Mode: mode, Content: rootfs.Inline(content), Origin: "role " + b.Role.Name}
+		if link != "" {
+			e.Type, e.Link, e.Content = rootfs.Symlink, link, rootfs.Content{}
+		}
+		return b.tree.Replace(e)
+	}
+	for _, f := range b.Role.Files {
+		if err := put(f.Path, f.Mode, f.Content, f.Link); err != nil {
+			return err
+		}
+	}
+	var sysctls bytes.Buffer
+	for _, k := range slices.Sorted(maps.Keys(b.Role.Sysctls)) {
+		fmt.Fprintf(&sysctls, "%s = %s\n", k, b.Role.Sysctls[k])
+	}
+	if err := put("usr/lib/sysctl.d/90-slipway.conf", 0o644, sysctls.Bytes(), ""); err != nil {
+		return err
+	}
+	modules := strings.Join(append(slices.Clone(b.Plan.Modules), ""), "\n")
+	return put("usr/lib/modules-load.d/slipway.conf", 0o644, []byte(modules), "")
+}
+
+// indexModules reads all modules of the tree and writes depmod's indexes.
+func (b *baker) indexModules() error {
+	b.step("index kernel modules")
+	folder := path.Join("usr/lib/modules", b.Plan.KernelRelease)
+	var modules []kmod.Module
+	for _, e := range b.tree.All() {
+		if !strings.HasPrefix(e.Path, folder+"/") || !kmod.IsModule(e.Path) {
+			continue
+		}
+		data, err := e.Content.Bytes()
+		if err != nil {
+			return b.damaged(*e, err)
+		}
+		m, err := kmod.Read(strings.TrimPrefix(e.Path, folder+"/"), bytes.NewReader(data))
+		if err != nil {
+			return err
+		}
+		modules = append(modules, m)
+	}
+	index, err := b.newIndex(folder, modules)
+	if err != nil {
+		return err
+	}
+	b.modules = index
+	if _, err := index.Closure(b.Plan.Modules); err != nil {
+		return fmt.Errorf("the role loads a module that the image doesn't have: %w", err)
+	}
+	return addFiles(b.tree, folder, index.Files())
+}
+
+func (b *baker) newIndex(folder string, modules []kmod.Module) (*kmod.Index, error) {
+	var lists [3][]byte
+	for i, name := range []string{"modules.order", "modules.builtin", "modules.builtin.modinfo"} {
+		data, err := b.tree.ReadFile(path.Join(folder, name))
+		if err != nil {
+			return nil, err
+		}
+		lists[i] = data
+	}
+	return kmod.NewIndex(modules, lists[0], lists[1], lists[2])
+}
+
+func addFiles(t *rootfs.Tree, folder string, files map[string][]byte) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		e := rootfs.Entry{Path: path.Join(folder, name), Type: rootfs.Regular, Mode: 0o644, Content: rootfs.Inline(files[name]), Origin: "the kernel module index"}
+		if err := t.Replace(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *baker) finishRoot() error {
+	b.step("finish root tree")
+	return sysroot.Finish(b.tree, sysroot.Settings{
+		Role: b.Plan.Role, Version: b.Plan.Version, Arch: b.Plan.Arch,
+		Enable: b.Role.Enable, Mask: b.Role.Mask,
+	})
+}
+
+// damaged drops the cached layer that an unreadable entry came from, so that the next bake makes it anew.
+func (b *baker) damaged(e rootfs.Entry, err error) error {
+	for _, p := range append(slices.Clone(b.Plan.Packages), b.Plan.Kernel) {
+		if e.Origin == "package "+p.Name {
+			err = errors.Join(err, b.stages.layers.Drop(p.SHA256))
+		}
+	}
+	return fmt.Errorf("cannot read %s of %s: %w (its copy in the cache was dropped; bake again)", e.Path, e.Origin, err)
+}

@@ -1,0 +1,177 @@
+// Package bake is the recipe: from a plan and what it names to finished artifacts and their manifest.
+//
+// Words: a stage is a step whose result is kept in the cache under the digest of all that went in, so that it is done
+// once; an artifact is a file in the output folder, which appears there only when it is finished. A bake needs no
+// rights, no mounts and no network, and reads no clock: equal plans give equal bytes.
+//
+// It does not resolve (builder/plan), download (builder/archive) or compile (builder/component), and knows no cluster.
+package bake
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/kmod"
+	"github.com/slipway-os/slipway/builder/layer"
+	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/rootfs"
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
+	"github.com/slipway-os/slipway/profiles/role"
+)
+
+// Options are what a bake is made from and where it puts things.
+type Options struct {
+	Plan *plan.Plan
+	Role *role.Role // the one the plan was made for
+	// Component gives a built component; called once for each name, perhaps from several goroutines.
+	Component func(ctx context.Context, name string) (component.Component, error)
+	// Package is where the .deb with that SHA-256 lies.
+	Package func(sha256 string) string
+	Out     string // folder of the artifacts; made when missing
+	Cache   string // folder of stages; made when missing
+	// Progress is told what is being done. It may be nil, and may be called from several goroutines.
+	Progress func(Step)
+}
+
+// Step is one thing a bake does.
+type Step struct {
+	Name   string // pack root image
+	Cached bool   // its result was there already
+}
+
+// Bake makes all artifacts of a plan. The manifest is written last, so where there is one, everything it names is whole.
+// On an error the output folder holds nothing half-written; artifacts of an earlier bake may be there still, but then no
+// manifest is.
+func Bake(ctx context.Context, o Options) (*manifest.Manifest, error) {
+	b, err := begin(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("cannot bake role %s: %w", o.Plan.Role, err)
+	}
+	defer b.out.close()
+	for _, verb := range []func() error{
+		b.buildComponents,
+		b.unpackPackages,
+		b.assembleRoot,
+		b.indexModules,
+		b.addContainerImages,
+		b.finishRoot,
+		b.packRootAndInitrd,
+		b.writeArtifacts,
+		b.writeManifest,
+	} {
+		if err := verb(); err != nil {
+			return nil, fmt.Errorf("cannot bake role %s: %w", o.Plan.Role, err)
+		}
+	}
+	return b.manifest, nil
+}
+
+// baker is a bake at work: what each verb leaves for the next.
+type baker struct {
+	Options
+	ctx    context.Context
+	stages *stages
+	out    *output
+
+	components map[string]component.Component
+	layers     []*layer.Layer // base-files first, the kernel last
+	tree       *rootfs.Tree
+	modules    *kmod.Index
+	kernel     []byte
+	stub       []byte
+	images     []manifest.Image
+	root       rootImage
+	initrd     string // path of the stage
+	manifest   *manifest.Manifest
+}
+
+// agent is the component that is /init in the initrd and a service on the node.
+const agent = "slipway-agent"
+
+func begin(ctx context.Context, o Options) (*baker, error) {
+	if o.Progress == nil {
+		o.Progress = func(Step) {}
+	}
+	if o.Plan.Role != o.Role.Name {
+		return nil, fmt.Errorf("the plan is one for role %s, not for %s", o.Plan.Role, o.Role.Name)
+	}
+	stages, err := newStages(o.Cache)
+	if err != nil {
+		return nil, err
+	}
+	out, err := newOutput(o.Out)
+	if err != nil {
+		return nil, err
+	}
+	return &baker{Options: o, ctx: ctx, stages: stages, out: out, tree: rootfs.New()}, nil
+}
+
+func (b *baker) step(name string) { b.Progress(Step{Name: name}) }
+
+func (b *baker) base() string {
+	return bootspec.ArtifactBase(b.Plan.Role, b.Plan.Version, b.Plan.Arch)
+}
+
+// cmdline is the kernel command line of the UKI.
+func (b *baker) cmdline() string {
+	root := bootspec.Root{
+		Image:  b.base(),
+		Hash:   b.root.Hash,
+		Data:   b.root.Data,
+		Size:   b.root.Size,
+		Digest: b.root.SHA256,
+	}
+	return strings.Join(append(append([]string{}, b.Plan.KernelArguments...), root.Args()...), " ")
+}
+
+func (b *baker) planDigest() string { return fmt.Sprintf("%x", sha256.Sum256(b.Plan.JSON())) }
+
+// writeManifest writes what was baked, and then says so.
+func (b *baker) writeManifest() error {
+	m := &manifest.Manifest{
+		APIVersion: manifest.Version, Kind: manifest.Kind,
+		Role: b.Plan.Role, Version: b.Plan.Version, Arch: b.Plan.Arch, Plan: b.planDigest(),
+		Root:       manifest.Root{Hash: b.root.Hash, Data: b.root.Data},
+		Cmdline:    b.cmdline(),
+		Artifacts:  b.out.artifacts,
+		Packages:   b.listPackages(),
+		Components: b.listComponents(),
+		Images:     b.images,
+	}
+	b.manifest = m
+	return b.out.write(b.base()+bootspec.ExtManifest, m.Encode())
+}
+
+func (b *baker) listPackages() []manifest.Package {
+	list := []manifest.Package{}
+	for _, p := range append(append([]plan.Package{}, b.Plan.Packages...), b.Plan.Kernel) {
+		list = append(list, manifest.Package{Name: p.Name, Version: p.Version, Arch: p.Arch, SHA256: p.SHA256})
+	}
+	return list
+}
+
+func (b *baker) listComponents() []manifest.Component {
+	list := []manifest.Component{}
+	for _, name := range b.componentNames() {
+		c := b.components[name]
+		list = append(list, manifest.Component{Name: c.Name, Version: c.Version, Key: c.Key})
+	}
+	return list
+}
+
+func makeFolder(what, dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot make %s: %w", what, err)
+	}
+	return dir, nil
+}
