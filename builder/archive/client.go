@@ -37,7 +37,18 @@ func NewClient() *Client {
 		DisableCompression:    true,
 	}
 	transport.RegisterProtocol("file", http.NewFileTransport(http.Dir("/")))
-	return &Client{http: &http.Client{Transport: transport}, backoff: firstBackoff}
+	return &Client{http: &http.Client{Transport: transport, CheckRedirect: redirect}, backoff: firstBackoff}
+}
+
+// redirect follows a mirror to other hosts, but not into this machine's files.
+func redirect(to *http.Request, via []*http.Request) error {
+	if to.URL.Scheme != "http" && to.URL.Scheme != "https" {
+		return permanent{fmt.Errorf("the server redirects to %s", to.URL)}
+	}
+	if len(via) >= 10 {
+		return permanent{errors.New("ten redirects")}
+	}
+	return nil
 }
 
 // permanent marks an error that another attempt would not change.

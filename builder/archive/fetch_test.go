@@ -156,12 +156,18 @@ func TestFetchErrors(t *testing.T) {
 		is   error
 		asks int
 	}{
-		"gone":            {func(w http.ResponseWriter, r *http.Request) bool { http.NotFound(w, r); return true }, ErrGone, 1},
-		"forbidden":       {func(w http.ResponseWriter, r *http.Request) bool { http.Error(w, "no", 403); return true }, nil, 1},
-		"other content":   {func(w http.ResponseWriter, r *http.Request) bool { w.Write(other); return true }, ErrDigest, 1},
-		"too long":        {func(w http.ResponseWriter, r *http.Request) bool { w.Write(append(data, 'x')); return true }, ErrDigest, 1},
-		"always too busy": {func(w http.ResponseWriter, r *http.Request) bool { http.Error(w, "busy", 503); return true }, nil, attempts},
-		"always cut":      {func(w http.ResponseWriter, r *http.Request) bool { panic(http.ErrAbortHandler) }, nil, attempts},
+		"gone":          {func(w http.ResponseWriter, r *http.Request) bool { http.NotFound(w, r); return true }, ErrGone, 1},
+		"forbidden":     {func(w http.ResponseWriter, r *http.Request) bool { http.Error(w, "no", 403); return true }, nil, 1},
+		"other content": {func(w http.ResponseWriter, r *http.Request) bool { w.Write(other); return true }, ErrDigest, 1},
+		"too long":      {func(w http.ResponseWriter, r *http.Request) bool { w.Write(append(data, 'x')); return true }, ErrDigest, 1},
+		"to a local file": {func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Location", "file:///etc/passwd")
+			w.WriteHeader(302)
+			return true
+		}, nil, 1},
+		"round in circles": {func(w http.ResponseWriter, r *http.Request) bool { http.Redirect(w, r, r.URL.Path, 302); return true }, nil, 10},
+		"always too busy":  {func(w http.ResponseWriter, r *http.Request) bool { http.Error(w, "busy", 503); return true }, nil, attempts},
+		"always cut":       {func(w http.ResponseWriter, r *http.Request) bool { panic(http.ErrAbortHandler) }, nil, attempts},
 	} {
 		m := newMirror(t)
 		f := m.put("pool/a.deb", data)

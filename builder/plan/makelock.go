@@ -22,6 +22,7 @@ type LockInput struct {
 	Source     *archive.Source
 	Now        time.Time
 	Progress   archive.Progress // of the package lists; may be nil
+	Warn       func(string)     // may be nil
 }
 
 // MakeLock resolves the packages of one architecture from the archives' signed indexes of today.
@@ -56,6 +57,9 @@ func readSuite(ctx context.Context, in LockInput, a Archive) (LockedArchive, []a
 	release, err := in.Source.Release(ctx, suite, in.Now)
 	if err != nil {
 		return locked, nil, err
+	}
+	if release.Expired && in.Warn != nil {
+		in.Warn(fmt.Sprintf("index of %s expired on %s: the mirror lags, but its settings allow it", suite, release.ValidUntil.Format(time.RFC3339)))
 	}
 	packages, err := in.Source.Packages(ctx, release, in.Progress)
 	locked = LockedArchive{Name: a.Name, Suite: a.Suite, Date: release.Date.UTC().Format(time.RFC3339), SHA256: release.SHA256, Signer: release.Signer}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-os/slipway/builder/archive"
 	"github.com/slipway-os/slipway/profiles/role"
 )
 
@@ -213,6 +214,27 @@ func TestResolveRefusesAWronglySignedSuite(t *testing.T) {
 	stranger.publish(smallArchive)
 	if _, err := Resolve(context.Background(), def, o); err == nil || !strings.Contains(err.Error(), "cannot read index of debian trixie") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A mirror that lags is refused, or, where its settings allow it, used with a warning.
+func TestExpiredIndex(t *testing.T) {
+	s := newSite(t)
+	def, o := s.open(worker)
+	in, err := os.ReadFile(filepath.Join(s.dir, "debian/dists/trixie/InRelease"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(in), "\n\n")
+	text, _, _ = strings.Cut(text, "-----BEGIN")
+	s.sign("Valid-Until: Sun, 03 May 2026 10:00:00 UTC\n" + text)
+	if _, err := Resolve(context.Background(), def, o); !errors.Is(err, archive.ErrExpired) {
+		t.Errorf("%v", err)
+	}
+	var warned string
+	o.Source.Mirrors.AllowExpired, o.Warn = true, func(s string) { warned = s }
+	if _, err := Resolve(context.Background(), def, o); err != nil || !strings.Contains(warned, "debian trixie expired on 2026-05-03") {
+		t.Errorf("warned %q, %v", warned, err)
 	}
 }
 

@@ -21,6 +21,7 @@ type Options struct {
 	Source   *archive.Source
 	Now      time.Time
 	Progress archive.Progress // may be nil
+	Warn     func(string)     // of indexes past their Valid-Until, where that is allowed; may be nil
 }
 
 // Open reads the definition of an images folder and chooses the mirror: choice's flag and environment, else the
@@ -53,7 +54,7 @@ func Resolve(ctx context.Context, def *Definition, o Options) (*Lock, error) {
 	for _, arch := range o.Arches {
 		l, err := MakeLock(ctx, LockInput{
 			Definition: def, Roles: roles, Arch: arch, Keys: os.DirFS(filepath.Join(o.Images, KeysName)),
-			Source: o.Source, Now: o.Now, Progress: o.Progress,
+			Source: o.Source, Now: o.Now, Progress: o.Progress, Warn: o.Warn,
 		})
 		if err != nil {
 			return nil, err
