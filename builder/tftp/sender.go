@@ -34,6 +34,7 @@ type sender struct {
 	retries int
 	blocks  int64 // in the file; the last one is shorter than the block size, perhaps empty
 	packets []ipv4.Message
+	rewound int64 // first block of the window that was sent again because the client told of a loss
 }
 
 func newSender(c Config, conn *net.UDPConn, client netip.AddrPort, file File, o options) *sender {
@@ -86,8 +87,6 @@ func (s *sender) run(ctx context.Context) error {
 		}
 		if acked >= next {
 			failed = 0
-		} else if failed++; failed > s.retries {
-			return fmt.Errorf("the client acknowledges nothing after block %d of %d", acked, s.blocks)
 		}
 		next = acked + 1
 	}
@@ -149,7 +148,7 @@ var errRefused = errors.New("the client ended the transfer")
 // awaitAck waits for an acknowledgement of a block in [first, first+count) and returns the block. Acknowledgements of
 // earlier blocks are duplicates: they are dropped and not answered, or each would double the traffic (RFC 1123 section
 // 4.2.3.1, the sorcerer's apprentice). One for block first-1 in a window of several tells of a loss (RFC 7440 section 4);
-// the window is then sent again at once.
+// the window is then sent again at once, but only once: after that the time-out decides.
 func (s *sender) awaitAck(ctx context.Context, first int64, count int) (int64, error) {
 	if err := s.conn.SetReadDeadline(time.Now().Add(s.timeout)); err != nil {
 		return 0, err
@@ -177,7 +176,8 @@ func (s *sender) awaitAck(ctx context.Context, first int64, count int) (int64, e
 			if ahead >= 0 && ahead < int64(count) {
 				return first + ahead, nil
 			}
-			if ahead == -1 && s.window > 1 && first > 1 {
+			if ahead == -1 && s.window > 1 && first > 1 && s.rewound != first {
+				s.rewound = first
 				return first - 1, nil
 			}
 		}
