@@ -1,0 +1,169 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/slipway-os/slipway/builder/rootfs"
+)
+
+// packageFile is a .deb file: an ar archive of three members.
+func packageFile(control string, files ...tar.Header) []byte {
+	var b bytes.Buffer
+	b.WriteString("!<arch>\n")
+	member := func(name string, data []byte) {
+		fmt.Fprintf(&b, "%-16s%-12d%-6d%-6d%-8o%-10d`\n", name, 0, 0, 0, 0o100644, len(data))
+		b.Write(data)
+		if len(data)%2 == 1 {
+			b.WriteByte('\n')
+		}
+	}
+	member("debian-binary", []byte("2.0\n"))
+	member("control.tar", pack(tar.Header{Name: "./control", Typeflag: tar.TypeReg, Uname: control}))
+	member("data.tar", pack(files...))
+	return b.Bytes()
+}
+
+// pack makes a tar; a file's content stands in its Uname.
+func pack(files ...tar.Header) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range files {
+		content := h.Uname
+		h.Uname, h.Size, h.Format = "", int64(len(content)), tar.FormatPAX
+		if err := w.WriteHeader(&h); err != nil {
+			panic(err)
+		}
+		w.Write([]byte(content))
+	}
+	w.Close()
+	return b.Bytes()
+}
+
+func sample() []byte {
+	return packageFile("Package: demo\nVersion: 1.2-3\nReplaces: old (<< 2)\n",
+		tar.Header{Name: "./usr/bin/", Typeflag: tar.TypeDir, Mode: 0o755},
+		tar.Header{Name: "./usr/bin/ping", Typeflag: tar.TypeReg, Mode: 0o4755, Uname: "ELF ping", PAXRecords: map[string]string{"SCHILY.xattr.security.capability": "caps"}},
+		tar.Header{Name: "./usr/bin/ping6", Typeflag: tar.TypeLink, Linkname: "./usr/bin/ping"},
+		tar.Header{Name: "./etc/shadow", Typeflag: tar.TypeReg, Mode: 0o640, Gid: 42, Uname: "root"},
+		tar.Header{Name: "./lib", Typeflag: tar.TypeSymlink, Mode: 0o777, Linkname: "usr/lib"},
+	)
+}
+
+func store(t *testing.T, deb []byte) (*Store, string, func() (string, error)) {
+	t.Helper()
+	s, err := NewStore(filepath.Join(t.TempDir(), "layers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "demo.deb")
+	if err := os.WriteFile(path, deb, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s, fmt.Sprintf("%x", sha256.Sum256(deb)), func() (string, error) { return path, nil }
+}
+
+func dump(t *testing.T, l *Layer) string {
+	t.Helper()
+	tree := rootfs.New()
+	for _, e := range l.Entries {
+		if err := tree.Add(e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Type == rootfs.Regular {
+			if _, err := e.Content.Bytes(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return tree.Dump()
+}
+
+const want = `etc: 0755 0:0 directory
+etc/shadow: 0640 0:42 4813494d137e
+lib: 0777 0:0 -> usr/lib
+usr: 0755 0:0 directory
+usr/bin: 0755 0:0 directory
+usr/bin/ping: 4755 0:0 c948b695ba3b security.capability=63617073
+usr/bin/ping6: 4755 0:0 c948b695ba3b = usr/bin/ping security.capability=63617073
+`
+
+func TestOpenTwice(t *testing.T) {
+	s, digest, path := store(t, sample())
+	for _, path := range []func() (string, error){path, func() (string, error) { return "", errors.New("asked for the .deb again") }} {
+		l, err := s.Open(digest, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := dump(t, l); got != want {
+			t.Errorf("got:\n%swant:\n%s", got, want)
+		}
+		if l.Package != "demo" || l.Version != "1.2-3" || l.Replaces != "old (<< 2)" {
+			t.Errorf("control data: %+v", l)
+		}
+	}
+}
+
+func TestWrongDigest(t *testing.T) {
+	s, _, path := store(t, sample())
+	wrong := strings.Repeat("0", 64)
+	if _, err := s.Open(wrong, path); err == nil || !strings.Contains(err.Error(), wrong) || !strings.Contains(err.Error(), "demo.deb") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDamagedCacheIsMadeAnew(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"cut":     func(p string) error { return os.Truncate(p, 3) },
+		"removed": os.Remove,
+		"junk":    func(p string) error { return os.WriteFile(strings.TrimSuffix(p, ".data")+".json", []byte("{"), 0o600) },
+	} {
+		s, digest, path := store(t, sample())
+		if _, err := s.Open(digest, path); err != nil {
+			t.Fatal(err)
+		}
+		if err := damage(s.file(digest, ".data")); err != nil {
+			t.Fatal(err)
+		}
+		l, err := s.Open(digest, path)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if got := dump(t, l); got != want {
+			t.Errorf("%s:\n%s", name, got)
+		}
+	}
+}
+
+func TestDropForgets(t *testing.T) {
+	s, digest, path := store(t, sample())
+	if _, err := s.Open(digest, path); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Drop(digest), s.Drop(digest)); err != nil {
+		t.Fatal(err)
+	}
+	gone := errors.New("gone")
+	if _, err := s.Open(digest, func() (string, error) { return "", gone }); !errors.Is(err, gone) {
+		t.Errorf("after Drop: %v", err)
+	}
+}
+
+func TestBrokenPackageLeavesNothing(t *testing.T) {
+	whole := sample()
+	cut := whole[:len(whole)-1500]
+	s, digest, path := store(t, cut)
+	if _, err := s.Open(digest, path); err == nil {
+		t.Fatal("a cut .deb was taken")
+	}
+	left, err := os.ReadDir(s.dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
