@@ -34,12 +34,12 @@ func TestParagraphs(t *testing.T) {
 
 func TestBadParagraphs(t *testing.T) {
 	for text, want := range map[string]string{
-		"A: 1\n\n continuation\n":                                  "line 3: a continuation without a field",
-		"A: 1\nnot a field\n":                                      "line 2: not a field",
-		"A: 1\na: 2\n":                                             `line 2: field "a" twice`,
-		": 1\n":                                                    "line 1: not a field",
-		"-A: 1\n":                                                  "line 1: not a field",
-		"A B: 1\n":                                                 "line 1: not a field",
+		"A: 1\n\n continuation\n": "line 3: a continuation without a field",
+		"A: 1\nnot a field\n":     "line 2: not a field",
+		"A: 1\na: 2\n":            `line 2: field "a" twice`,
+		": 1\n":                   "line 1: not a field",
+		"-A: 1\n":                 "line 1: not a field",
+		"A B: 1\n":                "line 1: not a field",
 		"A: " + strings.Repeat("x", maxParagraph):                  "line 1: ",
 		"A: 1\n" + strings.Repeat(" xxxxxxx\n", maxParagraph/8+10): "a paragraph of more than",
 	} {
