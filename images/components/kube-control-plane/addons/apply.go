@@ -8,7 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -27,6 +28,10 @@ const (
 	again = 10 * time.Minute
 	// tryDeadline bounds one pass over all manifests.
 	tryDeadline = 2 * time.Minute
+	// glance is how often the directories are looked at for changes.
+	glance = 5 * time.Second
+	// firstWait and longestWait bound the time between passes that fail; it doubles each time.
+	firstWait, longestWait = time.Second, 15 * time.Second
 )
 
 type applier struct {
@@ -35,34 +40,57 @@ type applier struct {
 	directories []string
 }
 
-// applyForever applies all manifests, calls ready after the first pass without an error, and goes on until ctx ends.
+// applyForever applies all manifests, calls ready after the first pass without an error, and goes on until ctx ends:
+// every ten minutes, and when a file changes.
 func (a *applier) applyForever(ctx context.Context, ready func()) {
-	wait := time.Second
-	for {
+	failed := firstWait
+	for ctx.Err() == nil {
+		applied := fingerprint(a.directories)
 		pass, cancel := context.WithTimeout(ctx, tryDeadline)
 		err := a.applyAll(pass)
 		cancel()
-		if err == nil {
-			if ready != nil {
-				klog.Info("all manifests are applied")
-				ready()
-				ready = nil
+		if err != nil {
+			if ctx.Err() == nil {
+				klog.ErrorS(err, "Cannot apply manifests yet; trying again", "in", failed)
 			}
-			wait = again
-		} else if ctx.Err() == nil {
-			klog.ErrorS(err, "Cannot apply manifests yet; trying again", "in", wait)
+			sleep(ctx, failed)
+			failed = min(2*failed, longestWait)
+			continue
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
+		failed = firstWait
+		if ready != nil {
+			klog.Info("all manifests are applied")
+			ready()
+			ready = nil
 		}
-		if wait < again {
-			wait = min(2*wait, 15*time.Second)
-		} else {
-			wait = time.Second
+		for end := time.Now().Add(again); time.Now().Before(end) && ctx.Err() == nil; {
+			sleep(ctx, glance)
+			if fingerprint(a.directories) != applied {
+				break
+			}
 		}
 	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// fingerprint changes when a manifest is added, removed or written.
+func fingerprint(directories []string) string {
+	var b strings.Builder
+	for _, directory := range directories {
+		files, _ := filepath.Glob(filepath.Join(directory, "*.yaml")) // the pattern is right; read reports what is wrong
+		for _, file := range files {
+			if info, err := os.Stat(file); err == nil {
+				fmt.Fprintln(&b, file, info.Size(), info.ModTime().UnixNano())
+			}
+		}
+	}
+	return b.String()
 }
 
 func (a *applier) applyAll(ctx context.Context) error {
@@ -119,7 +147,7 @@ func read(directories []string) ([]manifest, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot list %s: %w", directory, err)
 		}
-		sort.Strings(files)
+		slices.Sort(files)
 		for _, file := range files {
 			text, err := os.ReadFile(file)
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	certificates "k8s.io/api/certificates/v1"
 	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
@@ -22,39 +23,49 @@ const look = 5 * time.Second
 // approveForever approves kubelets' requests for serving certificates until ctx ends. kube-controller-manager approves
 // client certificates by itself, but never these: it can't know which addresses are a node's.
 func approveForever(ctx context.Context, client kubernetes.Interface) {
-	refused := map[string]bool{}
-	for {
+	told := map[string]string{}
+	for ctx.Err() == nil {
 		pass, cancel := context.WithTimeout(ctx, 30*time.Second)
-		if err := approveAll(pass, client, refused); err != nil && ctx.Err() == nil {
-			klog.V(2).ErrorS(err, "Cannot look at certificate requests yet")
-		}
+		left, err := approveAll(pass, client)
 		cancel()
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(look):
+		if err != nil {
+			klog.V(2).ErrorS(err, "Cannot look at certificate requests yet")
+		} else {
+			tellNew(told, left)
+			told = left
+		}
+		sleep(ctx, look)
+	}
+}
+
+// tellNew logs why a request is left alone, once for each reason.
+func tellNew(told, left map[string]string) {
+	for name, why := range left {
+		if told[name] != why {
+			klog.InfoS("Not approving a serving certificate", "request", name, "reason", why)
 		}
 	}
 }
 
-// approveAll looks once at every open request. Refused ones are left alone (they end by themselves) and told once.
-func approveAll(ctx context.Context, client kubernetes.Interface, refused map[string]bool) error {
+// approveAll looks once at every open request, and says why the others are left alone: name of the request -> reason.
+// They are not denied: a node's addresses may come later, and a request ends by itself after an hour.
+func approveAll(ctx context.Context, client kubernetes.Interface) (map[string]string, error) {
 	requests, err := client.CertificatesV1().CertificateSigningRequests().List(ctx,
 		metav1.ListOptions{FieldSelector: "spec.signerName=" + certificates.KubeletServingSignerName})
 	if err != nil {
-		return fmt.Errorf("cannot list certificate requests: %w", err)
+		return nil, fmt.Errorf("cannot list certificate requests: %w", err)
 	}
+	left := map[string]string{}
 	for i := range requests.Items {
 		request := &requests.Items[i]
 		if len(request.Status.Conditions) > 0 || request.Spec.SignerName != certificates.KubeletServingSignerName {
 			continue
 		}
-		if err := approve(ctx, client, request); err != nil && !refused[request.Name] {
-			refused[request.Name] = true
-			klog.ErrorS(err, "Not approving a serving certificate", "request", request.Name, "from", request.Spec.Username)
+		if err := approve(ctx, client, request); err != nil {
+			left[request.Name] = err.Error()
 		}
 	}
-	return nil
+	return left, nil
 }
 
 func approve(ctx context.Context, client kubernetes.Interface, request *certificates.CertificateSigningRequest) error {
@@ -74,7 +85,14 @@ func approve(ctx context.Context, client kubernetes.Interface, request *certific
 		Reason: "SlipwayNodeAddresses", Message: "every name and address in the request is the node's own",
 	})
 	_, err = client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, request.Name, request, metav1.UpdateOptions{})
-	return err
+	if errors.IsConflict(err) {
+		return nil // the caretaker on another control-plane node was faster, or the next look decides
+	}
+	if err != nil {
+		return fmt.Errorf("cannot approve: %w", err)
+	}
+	klog.InfoS("Approved a serving certificate", "request", request.Name, "node", name)
+	return nil
 }
 
 // servingRequestFault says why a request must not be approved, or nil. It holds a request to what the signer
@@ -90,8 +108,11 @@ func servingRequestFault(request *certificates.CertificateSigningRequest, node *
 			return fmt.Errorf("usage %q is not one of a serving certificate", usage)
 		}
 	}
+	if !slices.Contains(request.Spec.Usages, certificates.UsageServerAuth) {
+		return fmt.Errorf("it doesn't ask for usage %q", certificates.UsageServerAuth)
+	}
 	block, rest := pem.Decode(request.Spec.Request)
-	if block == nil || len(strings.TrimSpace(string(rest))) > 0 {
+	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(strings.TrimSpace(string(rest))) > 0 {
 		return fmt.Errorf("the request is not one PEM block")
 	}
 	parsed, err := x509.ParseCertificateRequest(block.Bytes)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -18,6 +19,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
+
+// requestDeadline bounds each request to the API server, so that one that never answers is tried again.
+const requestDeadline = 30 * time.Second
 
 // NewCommand is the slipway-addons command.
 func NewCommand() *cobra.Command {
@@ -48,6 +52,7 @@ func run(ctx context.Context, kubeconfig string, directories []string) error {
 		return fmt.Errorf("cannot read kubeconfig: %w", err)
 	}
 	config.QPS, config.Burst = 50, 100
+	config.Timeout = requestDeadline
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("cannot make a client: %w", err)
