@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-os/slipway/agent/console"
 	"github.com/slipway-os/slipway/agent/network"
 	"github.com/slipway-os/slipway/agent/status"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -28,7 +29,7 @@ import (
 
 // boot is what the steps know of each other.
 type boot struct {
-	console *console
+	console *console.Console
 	log     *slog.Logger
 	args    map[string]string
 	root    bootspec.Root
@@ -91,7 +92,7 @@ func (b *boot) start() error {
 	if err != nil {
 		return err
 	}
-	b.console = newConsole(kmsg)
+	b.console = console.New(kmsg)
 	b.log = slog.New(b.console)
 	b.client = newClient()
 	return os.MkdirAll(bootspec.RunDirectory, 0o755)
@@ -156,7 +157,7 @@ func (b *boot) fail(err error) {
 	b.log.Error("BOOT FAILED: " + err.Error())
 	b.log.Error(fmt.Sprintf("nothing more happens; the machine starts anew in %v", pause))
 	if b.sender != nil {
-		b.sender.Fail(err.Error(), "", b.console.last())
+		b.sender.Fail(err.Error(), "", b.console.Last())
 	}
 	restart(b, pause)
 }

@@ -3,10 +3,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
+	"github.com/slipway-os/slipway/agent/console"
+	"github.com/slipway-os/slipway/agent/firstboot"
 	"github.com/slipway-os/slipway/agent/initramfs"
 )
 
@@ -25,12 +31,30 @@ func main() {
 // run is one command; it returns the exit code.
 func run(args []string) int {
 	switch {
+	case len(args) == 1 && args[0] == "run":
+		return serve()
 	case len(args) == 1 && args[0] == "version":
 		fmt.Println("slipway-agent", version)
 		return 0
 	}
 	fmt.Fprint(os.Stderr, usage)
 	return 2
+}
+
+// serve is the service.
+func serve() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	// /dev/kmsg: the machine's console shows how far it is, and the journal has the lines too.
+	out, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	if err != nil {
+		out = os.Stderr
+	}
+	if err := firstboot.Run(ctx, slog.New(console.New(out))); err != nil {
+		fmt.Fprintln(os.Stderr, "slipway-agent:", err)
+		return 1
+	}
+	return 0
 }
 
 // version is the product's.

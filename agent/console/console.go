@@ -1,4 +1,8 @@
-package initramfs
+// Package console writes the agent's lines for people: "slipway: message (key value, ...)", each one a record of
+// /dev/kmsg, from where they get to the machine's console and into the journal. It keeps the last ones for a report.
+//
+// It is a handler for log/slog, not a log of its own.
+package console
 
 import (
 	"context"
@@ -15,9 +19,8 @@ const maxLine = 900
 // maxKept bounds what is kept for a failure report in bytes.
 const maxKept = 64 << 10
 
-// console is a slog.Handler that writes lines for people: "slipway: message (key value, ...)", each one record on
-// /dev/kmsg, from where they get to the console and, later, into the journal. It keeps the last of them.
-type console struct {
+// Console is a slog.Handler. Records below slog.LevelInfo are dropped.
+type Console struct {
 	*shared
 	attrs []slog.Attr
 }
@@ -28,21 +31,22 @@ type shared struct {
 	kept []byte
 }
 
-func newConsole(out io.Writer) *console { return &console{shared: &shared{out: out}} }
+// New writes to out, a record a Write (/dev/kmsg takes them so).
+func New(out io.Writer) *Console { return &Console{shared: &shared{out: out}} }
 
 // Enabled implements slog.Handler.
-func (c *console) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (c *Console) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
 
 // WithAttrs implements slog.Handler.
-func (c *console) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &console{c.shared, append(c.attrs[:len(c.attrs):len(c.attrs)], attrs...)}
+func (c *Console) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &Console{c.shared, append(c.attrs[:len(c.attrs):len(c.attrs)], attrs...)}
 }
 
 // WithGroup implements slog.Handler; groups are not shown.
-func (c *console) WithGroup(string) slog.Handler { return c }
+func (c *Console) WithGroup(string) slog.Handler { return c }
 
 // Handle implements slog.Handler.
-func (c *console) Handle(_ context.Context, r slog.Record) error {
+func (c *Console) Handle(_ context.Context, r slog.Record) error {
 	var words []string
 	add := func(a slog.Attr) bool {
 		words = append(words, fmt.Sprintf("%s %v", a.Key, a.Value))
@@ -70,7 +74,7 @@ func priority(l slog.Level) int {
 	return 5
 }
 
-func (c *console) write(priority int, line string) error {
+func (c *Console) write(priority int, line string) error {
 	line = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
@@ -88,8 +92,8 @@ func (c *console) write(priority int, line string) error {
 	return err
 }
 
-// last is the last lines, at most maxKept bytes.
-func (c *console) last() []byte {
+// Last is the last lines, at most 64 KiB.
+func (c *Console) Last() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]byte(nil), c.kept[max(0, len(c.kept)-maxKept):]...)

@@ -1,0 +1,138 @@
+// Package firstboot brings the running system up, from the node document to a Ready Kubernetes node, and watches it then.
+//
+// Steps: host name, network, resolv.conf, the role's systemd target, the node's Ready condition. Each may be run again at
+// any time: after the service is restarted everything is simply done anew, and what is there already stays.
+//
+// It doesn't know what the units are or do; that is the role's.
+package firstboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-os/slipway/agent/network"
+	"github.com/slipway-os/slipway/agent/status"
+	"github.com/slipway-os/slipway/agent/units"
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// networkLimit bounds how long the kernel may need to have the network as the document says.
+const networkLimit = 30 * time.Second
+
+// Run does the steps and watches the node until ctx ends. It tells systemd when the units are started. An error means
+// that a step failed; it was reported, and running again is the remedy.
+func Run(ctx context.Context, log *slog.Logger) error {
+	node, err := readNode()
+	if err != nil {
+		return err
+	}
+	sender, err := newSender(node, log)
+	if err != nil {
+		return err
+	}
+	go sender.Run(ctx)
+	if err := prepare(ctx, node, log); err != nil {
+		sender.Fail(err.Error(), "", nil)
+		flush(sender)
+		return err
+	}
+	sender.Report(bootspec.EventNetworkUp, "")
+	manager, err := units.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer manager.Close()
+	s := supervisor{
+		target: node.Target, units: manager, words: units.LastWords, kube: newKube(node), sender: sender, log: log,
+		notify: notify, tick: 2 * time.Second,
+	}
+	return s.run(ctx)
+}
+
+// notify tells systemd something; without systemd nobody listens.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+
+func readNode() (bootspec.Node, error) {
+	data, err := os.ReadFile(bootspec.NodeDocument)
+	if err != nil {
+		return bootspec.Node{}, fmt.Errorf("cannot read the node document: %w: this machine was not provisioned", err)
+	}
+	node, err := bootspec.ParseNode(data)
+	if err != nil {
+		return bootspec.Node{}, fmt.Errorf("%s: %w", bootspec.NodeDocument, err)
+	}
+	return node, nil
+}
+
+// newSender reports to the server the machine booted from. A machine that booted without one reports nothing.
+func newSender(node bootspec.Node, log *slog.Logger) (*status.Sender, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the boot id: %w", err)
+	}
+	s := &status.Sender{Server: node.Server, Boot: strings.TrimSpace(string(id)), Client: &http.Client{Timeout: 30 * time.Second}, Log: log}
+	data, err := os.ReadFile(bootspec.BootRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.Server = ""
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the boot record: %w", err)
+	}
+	var record bootspec.BootState
+	if err := json.Unmarshal(data, &record); err != nil {
+		return nil, fmt.Errorf("cannot read the boot record %s: %w", bootspec.BootRecord, err)
+	}
+	s.MAC = record.MAC
+	if record.Server != "" {
+		s.Server = record.Server
+	}
+	s.Resume(record.Pending)
+	return s, nil
+}
+
+// flush gives reports a moment before the service ends.
+func flush(s *status.Sender) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = s.Flush(ctx) // they are sent again when the service starts again
+}
+
+// prepare gives the machine its name and network.
+func prepare(ctx context.Context, node bootspec.Node, log *slog.Logger) error {
+	if err := setHostname(node.Name); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, networkLimit)
+	defer cancel()
+	if err := network.Configure(ctx, node.Network, log); err != nil {
+		return err
+	}
+	etc, err := os.OpenRoot("/etc")
+	if err != nil {
+		return err
+	}
+	defer etc.Close()
+	return network.WriteResolvConf(etc, node.Network)
+}
+
+func setHostname(name string) error {
+	if old, err := os.Hostname(); err == nil && old == name {
+		return nil
+	}
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("cannot set the host name %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package firstboot
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// kubeletCertificate is the kubelet's own certificate and key, which it rotates.
+const kubeletCertificate = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+
+// maxNodeObject bounds the API server's answer in bytes.
+const maxNodeObject = 4 << 20
+
+// kube asks the API server for this node with the kubelet's certificate: the node may read itself.
+type kube struct {
+	address     string // of the node object
+	ca          string // file
+	certificate string // file with certificate and key
+
+	client *http.Client
+	made   time.Time // modification time of the certificate the client has
+}
+
+func newKube(node bootspec.Node) *kube {
+	return &kube{
+		address:     node.APIServer + "/api/v1/nodes/" + url.PathEscape(node.Name),
+		ca:          bootspec.PKIDirectory + "/ca.crt",
+		certificate: kubeletCertificate,
+	}
+}
+
+// Ready is the node's condition of that name.
+func (k *kube) Ready(ctx context.Context) (bool, string, error) {
+	if err := k.connect(); err != nil {
+		return false, "", err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.address, nil)
+	if err != nil {
+		return false, "", err
+	}
+	resp, err := k.client.Do(req)
+	if err != nil {
+		return false, "", fmt.Errorf("cannot ask the API server: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxNodeObject))
+	switch {
+	case err != nil:
+		return false, "", fmt.Errorf("cannot ask the API server: %w", err)
+	case resp.StatusCode == http.StatusNotFound:
+		return false, "the kubelet has not registered it", nil
+	case resp.StatusCode != http.StatusOK:
+		return false, "", fmt.Errorf("the API server says %s", resp.Status)
+	}
+	return readyCondition(body)
+}
+
+// readyCondition reads a Node object (k8s.io/api/core/v1).
+func readyCondition(body []byte) (bool, string, error) {
+	var node struct {
+		Status struct {
+			Conditions []struct{ Type, Status, Reason, Message string }
+		}
+	}
+	if err := json.Unmarshal(body, &node); err != nil {
+		return false, "", fmt.Errorf("cannot read the node object: %w", err)
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == "Ready" {
+			return c.Status == "True", c.Reason + ": " + c.Message, nil
+		}
+	}
+	return false, "it has no condition Ready yet", nil
+}
+
+// connect makes a client with the kubelet's present certificate.
+func (k *kube) connect() error {
+	st, err := os.Stat(k.certificate)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("the kubelet has no certificate yet")
+	}
+	if err != nil {
+		return err
+	}
+	if k.client != nil && st.ModTime().Equal(k.made) {
+		return nil
+	}
+	certificate, err := tls.LoadX509KeyPair(k.certificate, k.certificate)
+	if err != nil {
+		return fmt.Errorf("cannot use the kubelet's certificate: %w", err)
+	}
+	ca, err := os.ReadFile(k.ca)
+	if err != nil {
+		return fmt.Errorf("cannot read the cluster's CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return fmt.Errorf("cannot read the cluster's CA: %s holds no certificate", k.ca)
+	}
+	if k.client != nil {
+		k.client.CloseIdleConnections()
+	}
+	k.made = st.ModTime()
+	k.client = &http.Client{Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2: true,
+		IdleConnTimeout:   time.Minute,
+	}}
+	return nil
+}

@@ -1,0 +1,201 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/slipway-os/slipway/agent/units"
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// unitManager is what is needed of systemd (units.Manager). Calls may be made at the same time.
+type unitManager interface {
+	Start(ctx context.Context, unit string) error
+	Members(ctx context.Context, target string) ([]string, error)
+	States(ctx context.Context, names []string) ([]units.State, error)
+}
+
+// reporter takes events (status.Sender); it never blocks.
+type reporter interface {
+	Report(event bootspec.Event, detail string)
+	Fail(detail, unit string, words []byte)
+}
+
+// nodeAsker asks Kubernetes for the node's Ready condition; why is a text for people when it isn't. An error means that
+// nobody knows.
+type nodeAsker interface {
+	Ready(ctx context.Context) (ready bool, why string, err error)
+}
+
+// supervisor starts the role's target and follows its units and the node.
+type supervisor struct {
+	target string
+	units  unitManager
+	words  func(ctx context.Context, unit string) ([]byte, error)
+	kube   nodeAsker
+	sender reporter
+	log    *slog.Logger
+	notify func(state string) // to systemd
+	tick   time.Duration      // how often is looked
+
+	started bool
+	failing string // what was reported as failing; empty: nothing
+	ready   bool   // what was reported last
+	spoken  time.Time
+}
+
+// Intervals of progress lines, and between attempts to start a target that failed.
+const (
+	speakEvery   = 15 * time.Second
+	startAgain   = 10 * time.Second
+	asksPerCheck = 5 // the API server of a node that is Ready is asked every so many looks
+)
+
+// run ends only with ctx, or when systemd can't be asked any more.
+func (s *supervisor) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	started := make(chan struct{})
+	go s.start(ctx, started)
+	ticker := time.NewTicker(s.tick)
+	defer ticker.Stop()
+	for looks := 0; ; looks++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-started:
+			started = nil
+			s.started = true
+			s.notify("READY=1\nSTATUS=" + s.target + " is active")
+			s.log.Info("units are started", "target", s.target)
+			s.sender.Report(bootspec.EventUnitsStarted, s.target)
+		case <-ticker.C:
+		}
+		s.notify("WATCHDOG=1")
+		fine, err := s.look(ctx)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if fine && s.started && (!s.ready || looks%asksPerCheck == 0) {
+			s.ask(ctx)
+		}
+	}
+}
+
+// start starts the target until systemd says done, then closes done. Its failing units are look's affair.
+func (s *supervisor) start(ctx context.Context, done chan<- struct{}) {
+	for {
+		err := s.units.Start(ctx, s.target)
+		if err == nil {
+			close(done)
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Warn("target didn't start, trying again", "cause", err)
+		var job *units.JobError
+		if !errors.As(err, &job) { // there is no failing unit that look could find: the target itself is wrong
+			s.sender.Fail(err.Error(), s.target, nil)
+		}
+		select {
+		case <-time.After(startAgain):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look compares the units with what was reported. It says if none is failing.
+func (s *supervisor) look(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	members, err := s.units.Members(ctx, s.target)
+	if err != nil {
+		return false, err
+	}
+	states, err := s.units.States(ctx, members)
+	if err != nil {
+		return false, err
+	}
+	for _, u := range states {
+		if u.Failing() {
+			if s.failing != u.Name {
+				s.fail(ctx, u)
+			}
+			return false, nil
+		}
+	}
+	if s.failing != "" {
+		s.log.Info("unit is fine again", "unit", s.failing)
+		s.failing = ""
+		s.ready = false // asked and reported again
+	}
+	if !s.started {
+		s.speak("waiting for units:" + waitingFor(states))
+	}
+	return true, nil
+}
+
+// waitingFor is the units that are on their way.
+func waitingFor(states []units.State) string {
+	text := ""
+	for _, u := range states {
+		if u.Active != "active" {
+			text += " " + u.String()
+		}
+	}
+	if text == "" {
+		return " none"
+	}
+	return text
+}
+
+// fail reports a unit with its own words.
+func (s *supervisor) fail(ctx context.Context, u units.State) {
+	s.failing = u.Name
+	words, err := s.words(ctx, u.Name)
+	if err != nil {
+		s.log.Warn(err.Error())
+	}
+	s.log.Error("unit fails", "unit", u.String())
+	s.notify("STATUS=unit fails: " + u.Name)
+	s.sender.Fail("unit fails: "+u.String(), u.Name, words)
+}
+
+// ask asks Kubernetes and reports what changed.
+func (s *supervisor) ask(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	ready, why, err := s.kube.Ready(ctx)
+	switch {
+	case err != nil:
+		if !s.ready {
+			s.speak("node is not known to be Ready yet: " + err.Error())
+		}
+	case ready && !s.ready:
+		s.ready = true
+		s.log.Info("node is Ready")
+		s.notify("STATUS=node is Ready")
+		s.sender.Report(bootspec.EventReady, "")
+	case !ready && s.ready:
+		s.ready = false
+		s.log.Error("node is no longer Ready", "cause", why)
+		s.notify("STATUS=node is not Ready")
+		s.sender.Fail("node is no longer Ready: "+why, "", nil)
+	case !ready:
+		s.speak("node is not Ready yet: " + why)
+	}
+}
+
+// speak logs progress every now and then.
+func (s *supervisor) speak(line string) {
+	if time.Since(s.spoken) < speakEvery {
+		return
+	}
+	s.spoken = time.Now()
+	s.log.Info(line)
+	s.notify("STATUS=" + line)
+}
