@@ -2,7 +2,6 @@ package kmod
 
 import (
 	"bytes"
-	"encoding/binary"
 	"maps"
 	"os"
 	"os/exec"
@@ -10,48 +9,24 @@ import (
 	"slices"
 	"strings"
 	"testing"
-)
 
-// module is an ELF64 relocatable that holds nothing but .modinfo.
-func module(info ...string) []byte {
-	const names = "\x00.modinfo\x00.shstrtab\x00"
-	modinfo := strings.Join(info, "\x00") + "\x00"
-	header := make([]byte, 64)
-	copy(header, "\x7fELF\x02\x01\x01")
-	binary.LittleEndian.PutUint16(header[16:], 1)  // relocatable
-	binary.LittleEndian.PutUint16(header[18:], 62) // x86-64
-	binary.LittleEndian.PutUint32(header[20:], 1)
-	binary.LittleEndian.PutUint64(header[40:], uint64(64+len(modinfo)+len(names)))
-	binary.LittleEndian.PutUint16(header[52:], 64)
-	binary.LittleEndian.PutUint16(header[58:], 64)
-	binary.LittleEndian.PutUint16(header[60:], 3)
-	binary.LittleEndian.PutUint16(header[62:], 2)
-	section := func(name, kind uint32, at, size int) []byte {
-		s := make([]byte, 64)
-		binary.LittleEndian.PutUint32(s, name)
-		binary.LittleEndian.PutUint32(s[4:], kind)
-		binary.LittleEndian.PutUint64(s[24:], uint64(at))
-		binary.LittleEndian.PutUint64(s[32:], uint64(size))
-		return s
-	}
-	return slices.Concat(header, []byte(modinfo), []byte(names), make([]byte, 64),
-		section(1, 1, 64, len(modinfo)), section(10, 3, 64+len(modinfo), len(names)))
-}
+	"github.com/slipway-os/slipway/builder/internal/fixture"
+)
 
 const release = "6.12.1-test"
 
 // kernel is a small kernel's modules: what ext4 and virtio are to each other in the real one.
 func kernel() map[string][]byte {
 	return map[string][]byte{
-		"kernel/fs/ext4/ext4.ko":           module("alias=fs-ext4", "alias=ext3", "softdep=pre: crc32c", "depends=jbd2,mbcache", "license=GPL"),
-		"kernel/fs/jbd2/jbd2.ko":           module("depends=", "name=jbd2"),
-		"kernel/crypto/crc32c-intel.ko":    module("alias=crc32c", "alias=cpu:type:x86,ven*fam*mod*:feature:*0094*", "depends=lib-crc"),
-		"kernel/crypto/crc32c-gen.ko":      module("alias=crc32c", "depends="),
-		"kernel/lib/lib-crc.ko":            module("depends="),
-		"kernel/drivers/net/virtio-net.ko": module("alias=virtio:d00000001v*", "depends=net_failover,failover,virtio"),
-		"kernel/net/failover.ko":           module("depends="),
-		"kernel/net/net_failover.ko":       module("depends=failover", "softdep=post: not-there"),
-		"kernel/drivers/net/tun.ko":        module("alias=devname:net/tun", "alias=char-major-10-200", "depends="),
+		"kernel/fs/ext4/ext4.ko":           fixture.Module("alias=fs-ext4", "alias=ext3", "softdep=pre: crc32c", "depends=jbd2,mbcache", "license=GPL"),
+		"kernel/fs/jbd2/jbd2.ko":           fixture.Module("depends=", "name=jbd2"),
+		"kernel/crypto/crc32c-intel.ko":    fixture.Module("alias=crc32c", "alias=cpu:type:x86,ven*fam*mod*:feature:*0094*", "depends=lib-crc"),
+		"kernel/crypto/crc32c-gen.ko":      fixture.Module("alias=crc32c", "depends="),
+		"kernel/lib/lib-crc.ko":            fixture.Module("depends="),
+		"kernel/drivers/net/virtio-net.ko": fixture.Module("alias=virtio:d00000001v*", "depends=net_failover,failover,virtio"),
+		"kernel/net/failover.ko":           fixture.Module("depends="),
+		"kernel/net/net_failover.ko":       fixture.Module("depends=failover", "softdep=post: not-there"),
+		"kernel/drivers/net/tun.ko":        fixture.Module("alias=devname:net/tun", "alias=char-major-10-200", "depends="),
 	}
 }
 
@@ -239,8 +214,8 @@ func TestPlain(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	f.Add(module("alias=a", "depends=b,c"))
-	f.Add(module())
+	f.Add(fixture.Module("alias=a", "depends=b,c"))
+	f.Add(fixture.Module())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := Read("kernel/a.ko", bytes.NewReader(data))
 		if err != nil {

@@ -1,8 +1,6 @@
 package layer
 
 import (
-	"archive/tar"
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -11,49 +9,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/rootfs"
 )
 
-// packageFile is a .deb file: an ar archive of three members.
-func packageFile(control string, files ...tar.Header) []byte {
-	var b bytes.Buffer
-	b.WriteString("!<arch>\n")
-	member := func(name string, data []byte) {
-		fmt.Fprintf(&b, "%-16s%-12d%-6d%-6d%-8o%-10d`\n", name, 0, 0, 0, 0o100644, len(data))
-		b.Write(data)
-		if len(data)%2 == 1 {
-			b.WriteByte('\n')
-		}
-	}
-	member("debian-binary", []byte("2.0\n"))
-	member("control.tar", pack(tar.Header{Name: "./control", Typeflag: tar.TypeReg, Uname: control}))
-	member("data.tar", pack(files...))
-	return b.Bytes()
-}
-
-// pack makes a tar; a file's content stands in its Uname.
-func pack(files ...tar.Header) []byte {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, h := range files {
-		content := h.Uname
-		h.Uname, h.Size, h.Format = "", int64(len(content)), tar.FormatPAX
-		if err := w.WriteHeader(&h); err != nil {
-			panic(err)
-		}
-		w.Write([]byte(content))
-	}
-	w.Close()
-	return b.Bytes()
-}
-
 func sample() []byte {
-	return packageFile("Package: demo\nVersion: 1.2-3\nReplaces: old (<< 2)\n",
-		tar.Header{Name: "./usr/bin/", Typeflag: tar.TypeDir, Mode: 0o755},
-		tar.Header{Name: "./usr/bin/ping", Typeflag: tar.TypeReg, Mode: 0o4755, Uname: "ELF ping", PAXRecords: map[string]string{"SCHILY.xattr.security.capability": "caps"}},
-		tar.Header{Name: "./usr/bin/ping6", Typeflag: tar.TypeLink, Linkname: "./usr/bin/ping"},
-		tar.Header{Name: "./etc/shadow", Typeflag: tar.TypeReg, Mode: 0o640, Gid: 42, Uname: "root"},
-		tar.Header{Name: "./lib", Typeflag: tar.TypeSymlink, Mode: 0o777, Linkname: "usr/lib"},
+	return fixture.Deb("Package: demo\nVersion: 1.2-3\nReplaces: old (<< 2)\n",
+		fixture.File{Path: "usr/bin/"},
+		fixture.File{Path: "usr/bin/ping", Mode: 0o4755, Content: "ELF ping", Xattrs: map[string]string{"security.capability": "caps"}},
+		fixture.File{Path: "usr/bin/ping6", Hard: "usr/bin/ping"},
+		fixture.File{Path: "etc/shadow", Mode: 0o640, GID: 42, Content: "root"},
+		fixture.File{Path: "lib", Link: "usr/lib"},
 	)
 }
 

@@ -7,42 +7,16 @@ import (
 	"errors"
 	"strings"
 	"testing"
-)
 
-// stub is a PE32+ image as systemd's stub is one: alignment 512 and 4096, room for more section headers.
-func stub(sections int) []byte {
-	const headerSize, optional = 0x600, 64 + 4 + coffSize
-	b := make([]byte, headerSize+sections*512)
-	copy(b, "MZ")
-	binary.LittleEndian.PutUint32(b[60:], 64)
-	copy(b[64:], "PE\x00\x00")
-	binary.LittleEndian.PutUint16(b[68:], 0x8664)
-	binary.LittleEndian.PutUint16(b[70:], uint16(sections))
-	binary.LittleEndian.PutUint16(b[84:], 240)
-	binary.LittleEndian.PutUint16(b[optional:], optionalPE32Plus)
-	binary.LittleEndian.PutUint32(b[optional+32:], 4096)
-	binary.LittleEndian.PutUint32(b[optional+36:], 512)
-	binary.LittleEndian.PutUint32(b[optional+56:], uint32(4096*(sections+1)))
-	binary.LittleEndian.PutUint32(b[optional+60:], headerSize)
-	binary.LittleEndian.PutUint32(b[optional+108:], 16)
-	for i := range sections {
-		h := b[optional+240+i*sectionHeaderSize:]
-		copy(h, ".text"+string(rune('a'+i)))
-		binary.LittleEndian.PutUint32(h[8:], 300)
-		binary.LittleEndian.PutUint32(h[12:], uint32(4096*(i+1)))
-		binary.LittleEndian.PutUint32(h[16:], 512)
-		binary.LittleEndian.PutUint32(h[20:], uint32(headerSize+512*i))
-		copy(b[headerSize+512*i:], "code")
-	}
-	return b
-}
+	"github.com/slipway-os/slipway/builder/internal/fixture"
+)
 
 func sample() Image {
 	return Image{OSRelease: []byte("ID=slipway\n"), Cmdline: "quiet", Uname: "6.12.1", Kernel: bytes.Repeat([]byte("K"), 5000), Initrd: bytes.Repeat([]byte("I"), 513)}
 }
 
 func TestBuildReadsBack(t *testing.T) {
-	out, err := Build(stub(2), sample())
+	out, err := Build(fixture.Stub(2), sample())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +33,7 @@ func TestBuildReadsBack(t *testing.T) {
 		got[".linux"] != string(want.Kernel) || got[".initrd"] != string(want.Initrd) || !strings.HasPrefix(got[".texta"], "code") {
 		t.Errorf("sections %v", got)
 	}
-	again, err := Build(stub(2), sample())
+	again, err := Build(fixture.Stub(2), sample())
 	if err != nil || !bytes.Equal(again, out) {
 		t.Errorf("a second build differs (%v)", err)
 	}
@@ -67,7 +41,7 @@ func TestBuildReadsBack(t *testing.T) {
 
 // TestLayout checks with Go's own PE reader what a loader relies on: alignment, order, no overlap, size of image.
 func TestLayout(t *testing.T) {
-	out, err := Build(stub(3), sample())
+	out, err := Build(fixture.Stub(3), sample())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,22 +65,22 @@ func TestLayout(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	signed := stub(1)
+	signed := fixture.Stub(1)
 	binary.LittleEndian.PutUint32(signed[64+4+coffSize+optionalMin+certificateEntry*8:], 4096)
-	two, err := Build(stub(1), sample())
+	two, err := Build(fixture.Stub(1), sample())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, bad := range map[string][]byte{
-		"nothing": nil, "text": []byte(strings.Repeat("hello", 100)), "cut header": stub(1)[:100], "cut section": stub(2)[:0x650],
-		"signed": signed, "full header": stub(30), "a UKI already": two,
+		"nothing": nil, "text": []byte(strings.Repeat("hello", 100)), "cut header": fixture.Stub(1)[:100], "cut section": fixture.Stub(2)[:0x650],
+		"signed": signed, "full header": fixture.Stub(30), "a UKI already": two,
 	} {
 		if _, err := Build(bad, sample()); err == nil {
 			t.Errorf("%s was taken as a stub", name)
 		}
 	}
 	for _, s := range [][]Section{{{"", []byte("x")}}, {{".muchtoolong", []byte("x")}}, {{".a", nil}}, {{".a", []byte("x")}, {".a", []byte("y")}}} {
-		if _, err := Append(stub(1), s); err == nil {
+		if _, err := Append(fixture.Stub(1), s); err == nil {
 			t.Errorf("%v was appended", s)
 		}
 	}
@@ -116,9 +90,9 @@ func TestRefusals(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	f.Add(stub(0))
-	f.Add(stub(3))
-	whole, err := Build(stub(2), sample())
+	f.Add(fixture.Stub(0))
+	f.Add(fixture.Stub(3))
+	whole, err := Build(fixture.Stub(2), sample())
 	if err != nil {
 		f.Fatal(err)
 	}
