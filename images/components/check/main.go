@@ -14,9 +14,9 @@ import (
 )
 
 const usage = `usage: check serve [--listen :8080] [--file PATH] [--healthz-fail-after D]
-       check fetch [--retry D] [--expect STRING] URL
-       check resolve [--retry D] NAME
-       check write [--every D] PATH TEXT
+       check fetch URL [--retry D] [--expect STRING]
+       check resolve NAME [--retry D]
+       check write PATH TEXT [--every D]
        check cat PATH
        check sleep D
 `
@@ -52,13 +52,23 @@ func run(ctx context.Context, args []string) error {
 	return command(ctx, args[1:])
 }
 
-// arguments parses flags and wants n words after them.
+// arguments parses flags, which may stand before and after the words, and wants n words.
 func arguments(flags *flag.FlagSet, args []string, n int) ([]string, error) {
 	flags.SetOutput(os.Stderr)
-	if err := flags.Parse(args); err != nil || flags.NArg() != n {
+	var words []string
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, errUsage
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		words, args = append(words, flags.Arg(0)), flags.Args()[1:]
+	}
+	if len(words) != n {
 		return nil, errUsage
 	}
-	return flags.Args(), nil
+	return words, nil
 }
 
 // retry tries once, then again every second until the duration is over.

@@ -61,6 +61,9 @@ func replace(path, text string) error {
 	if _, err := beside.WriteString(text); err != nil {
 		return err
 	}
+	if err := beside.Chmod(0o644); err != nil { // other containers of the pod may read it
+		return err
+	}
 	if err := beside.Close(); err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ const annotationPrefix = "flannel.alpha.coreos.com"
 const resyncSeconds = 60
 
 type options struct {
+	node       string // name of this node's Node object
 	kubeconfig string // path
 	netConf    string // path of net-conf.json
 	address    string // of this node on the network that carries pod traffic
@@ -44,6 +45,7 @@ type options struct {
 
 func main() {
 	var o options
+	flag.StringVar(&o.node, "node", os.Getenv("NODE_NAME"), "name of this node (default: $NODE_NAME)")
 	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file")
 	flag.StringVar(&o.netConf, "net-conf", "/etc/kube-flannel/net-conf.json", "network configuration file")
 	flag.StringVar(&o.address, "address", "", "address of this node that carries pod traffic")
@@ -63,13 +65,9 @@ func run(ctx context.Context, o options) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	manager, err := kube.NewSubnetManager(ctx, "", o.kubeconfig, annotationPrefix, o.netConf, true)
+	manager, config, err := connect(ctx, o)
 	if err != nil {
-		return fmt.Errorf("cannot reach the subnet manager: %w", err)
-	}
-	config, err := manager.GetNetworkConfig(ctx)
-	if err != nil {
-		return fmt.Errorf("cannot read the network configuration: %w", err)
+		return err
 	}
 	network, err := register(ctx, &wg, manager, config, o.address)
 	if err != nil {
@@ -81,11 +79,44 @@ func run(ctx context.Context, o options) error {
 	if err := publish(manager, config, network, o); err != nil {
 		return err
 	}
-	wg.Go(func() { network.Run(ctx) })
+	ended := make(chan struct{})
+	wg.Go(func() {
+		defer close(ended)
+		network.Run(ctx)
+	})
+	if err := manager.CompleteLease(ctx, network.Lease(), &wg); err != nil {
+		return fmt.Errorf("cannot tell the API server that the pod network is up: %w", err)
+	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		return fmt.Errorf("cannot notify systemd: %w", err)
 	}
-	return manager.CompleteLease(ctx, network.Lease(), &wg)
+	<-ended
+	if ctx.Err() == nil {
+		return fmt.Errorf("backend %s ended by itself", config.BackendType)
+	}
+	return context.Cause(ctx)
+}
+
+// connect waits for this node's pod subnet and makes the subnet manager.
+func connect(ctx context.Context, o options) (subnet.Manager, *subnet.Config, error) {
+	if o.node == "" || o.address == "" {
+		return nil, nil, errors.New("--node and --address must be set")
+	}
+	if err := os.Setenv("NODE_NAME", o.node); err != nil { // flannel reads it from there
+		return nil, nil, fmt.Errorf("cannot set NODE_NAME: %w", err)
+	}
+	if err := waitForSubnet(ctx, o.kubeconfig, o.node); err != nil {
+		return nil, nil, err
+	}
+	manager, err := kube.NewSubnetManager(ctx, "", o.kubeconfig, annotationPrefix, o.netConf, true)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make the subnet manager: %w", err)
+	}
+	config, err := manager.GetNetworkConfig(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot read the network configuration: %w", err)
+	}
+	return manager, config, nil
 }
 
 // register sets up the backend on the interface that has the address.
