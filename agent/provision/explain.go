@@ -17,17 +17,19 @@ import (
 const maxReasons = 5
 
 // explain is what may be told of Ignition's output: only sentences of known form, with paths, unit names and places in the
-// document; and of these only such that share no piece of text with a secret of config.
+// document; and of these only such that share no piece of text with a secret of config. Paths are told without root.
 //
-// The forms (Ignition 2.24, internal/log and vcontext/report):
+// The forms (Ignition 2.24, internal/log, internal/exec/stages/files and vcontext/report):
 //
-//	CRITICAL : files: createFilesystemsEntries: createFiles: op(3): [failed]   writing file "/sysroot/etc/x": ...
 //	CRITICAL : error at $.storage.files.0.path, line 1 col 99: path not absolute
-func explain(output, config []byte) []string {
+//	CRITICAL : files: createFilesystemsEntries: createFiles: op(3): [failed]   writing file "/sysroot/etc/x": ...
+//	CRITICAL : Ignition failed: failed to create files: error creating /sysroot/etc/x: ...
+func explain(output, config []byte, root string) []string {
 	secrets := secretsOf(config)
+	forms := newForms()
 	var reasons []string
 	for line := range strings.Lines(string(output)) {
-		r := reason(line)
+		r := strings.ReplaceAll(forms.reason(line), " "+strings.TrimRight(root, "/")+"/", " /")
 		if r != "" && !slices.Contains(reasons, r) && !leaks(r, secrets) && len(reasons) < maxReasons {
 			reasons = append(reasons, r)
 		}
@@ -35,23 +37,62 @@ func explain(output, config []byte) []string {
 	return reasons
 }
 
+// forms are the sentences that may be told.
+type forms struct{ place, failed, creating *regexp.Regexp }
+
+func newForms() forms {
+	return forms{
+		place:    regexp.MustCompile(`error at (\$[\w.]{0,200})(?:, line (\d+) col (\d+))?: (.*)`),
+		failed:   regexp.MustCompile(`\[failed\]\s+(writing (?:file|unit|systemd drop-in|link)|creating (?:directory|file|link)|setting preset to (?:enabled|disabled) for|processing unit|adding ssh keys to user|creating or modifying user|adding group) "([\w@.:/-]{1,200})"`),
+		creating: regexp.MustCompile(`Ignition failed: .*?(?:error|failed to) (create|creating|resolve|setting)(?: [a-z]+){0,3} "?(/[\w@.:/-]{1,200})"?:(.*)`),
+	}
+}
+
 // reason is one line of known form in our words, or nothing.
-func reason(line string) string {
-	failed := regexp.MustCompile(`\[failed\]\s+(writing (?:file|unit|systemd drop-in|link)|creating (?:directory|file|link)|setting preset to (?:enabled|disabled) for|processing unit|adding ssh keys to user|creating or modifying user|adding group|getting remote) "([\w@.:/-]{1,200})"`)
-	if m := failed.FindStringSubmatch(line); m != nil {
+func (f forms) reason(line string) string {
+	if m := f.place.FindStringSubmatch(line); m != nil {
+		text := known(m[4])
+		if text == "" {
+			text = "wrong"
+		}
+		if m[2] != "" {
+			return fmt.Sprintf("%s (line %s, column %s): %s", m[1], m[2], m[3], text)
+		}
+		return m[1] + ": " + text
+	}
+	if m := f.failed.FindStringSubmatch(line); m != nil {
 		return fmt.Sprintf("failed %s %s", m[1], m[2])
 	}
-	fault := regexp.MustCompile(`error at (\$[\w.]{0,200}), line (\d+) col (\d+): ([a-z][a-z ,'()-]{0,80})`)
-	if m := fault.FindStringSubmatch(line); m != nil {
-		return fmt.Sprintf("%s (line %s, column %s): %s", m[1], m[2], m[3], strings.TrimSpace(m[4]))
+	if m := f.creating.FindStringSubmatch(line); m != nil {
+		text := "failed at " + m[2]
+		if why := known(m[3]); why != "" {
+			text += ": " + why
+		}
+		return text
 	}
-	place := regexp.MustCompile(`error at (\$[\w.]{0,200})`)
-	if m := place.FindStringSubmatch(line); m != nil {
-		return m[1] + " is wrong"
+	if strings.HasPrefix(line, "CRITICAL") {
+		return known(line)
 	}
-	for _, known := range []string{"config is not valid", "unsupported config version", "not a config (empty)", "no space left on device", "read-only file system", "no such file or directory", "permission denied"} {
-		if strings.Contains(line, known) {
-			return known
+	return ""
+}
+
+// known is the part of a text that is one of Ignition's own fixed messages (config/shared/errors), or a system error.
+func known(text string) string {
+	for _, m := range []string{
+		"config is not valid", "not a config (empty)", "duplicate entry defined", "unsupported config version",
+		"invalid config version", "path not absolute", "path not specified", "path is not fully simplified",
+		"file path includes link in config", "directory path includes link in config", "link path includes link in config",
+		"path conflicts with systemd unit or dropin", "link target is required", "hard link target is a directory",
+		"overwrite must be false if source is unspecified", "source must be specified if verification is specified",
+		"source is required", "overwrite is false", "illegal file mode", "cannot set both id and name",
+		"invalid systemd unit extension", "no systemd unit extension", "invalid systemd drop-in extension",
+		"invalid systemd instantiated unit", "invalid url scheme", "unable to parse url", "malformed hash specifier",
+		"incorrect size for hash sum", "unrecognized hash function", "hash verification failed", "invalid compression method",
+		"no space left on device", "read-only file system", "no such file or directory", "permission denied",
+		"not a directory", "is a directory", "executable file not found", "connection refused", "no route to host",
+	} {
+		if strings.Contains(text, m) {
+			return m
 		}
 	}
 	return ""

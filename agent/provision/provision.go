@@ -5,13 +5,13 @@
 package provision
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,8 +23,8 @@ type Ignition struct {
 	Scratch string // folder for the configuration while Ignition runs; it is made, and removed with all its content
 }
 
-// maxOutput bounds how much of Ignition's output is looked at, in bytes.
-const maxOutput = 1 << 20
+// maxOutput bounds how much of the beginning and of the end of Ignition's output is looked at, in bytes.
+const maxOutput = 256 << 10
 
 // Error says that Ignition refused or failed. It holds no secret.
 type Error struct {
@@ -96,16 +96,24 @@ func (i Ignition) stage(ctx context.Context, stage string, config []byte) error 
 	if !errors.As(err, &exit) {
 		return fmt.Errorf("cannot run Ignition: %w", err)
 	}
-	return &Error{Stage: stage, Code: exit.ExitCode(), Reasons: explain(out.buf.Bytes(), config)}
+	return &Error{Stage: stage, Code: exit.ExitCode(), Reasons: explain(out.bytes(), config, i.Root)}
 }
 
-// bounded keeps the first bytes of what is written.
+// bounded keeps the first and the last bytes of what is written, each up to limit: the failure is told first and last,
+// the whole configuration in between.
 type bounded struct {
-	buf   bytes.Buffer
-	limit int
+	first, last []byte
+	limit       int
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	b.buf.Write(p[:min(len(p), max(0, b.limit-b.buf.Len()))])
+	n := min(len(p), b.limit-len(b.first))
+	b.first = append(b.first, p[:n]...)
+	b.last = append(b.last, p[n:]...)
+	if len(b.last) > 2*b.limit {
+		b.last = append([]byte(nil), b.last[len(b.last)-b.limit:]...)
+	}
 	return len(p), nil
 }
+
+func (b *bounded) bytes() []byte { return slices.Concat(b.first, []byte("\n"), b.last) }
