@@ -107,7 +107,7 @@ func (b *baker) assembleRoot() error {
 			if into, ok := boot[e.Path]; ok {
 				data, err := e.Content.Bytes()
 				if err != nil {
-					return b.damaged(e, err)
+					return fmt.Errorf("cannot read %s of %s: %w", e.Path, e.Origin, err)
 				}
 				*into = data
 				continue
@@ -228,7 +228,7 @@ func (b *baker) indexModules() error {
 		}
 		data, err := e.Content.Bytes()
 		if err != nil {
-			return b.damaged(*e, err)
+			return fmt.Errorf("cannot read %s of %s: %w", e.Path, e.Origin, err)
 		}
 		m, err := kmod.Read(strings.TrimPrefix(e.Path, folder+"/"), bytes.NewReader(data))
 		if err != nil {
@@ -275,14 +275,4 @@ func (b *baker) finishRoot() error {
 		Role: b.Plan.Role, Version: b.Plan.Version, Arch: b.Plan.Arch,
 		Enable: b.Role.Enable, Mask: b.Role.Mask,
 	})
-}
-
-// damaged drops the cached layer that an unreadable entry came from, so that the next bake makes it anew.
-func (b *baker) damaged(e rootfs.Entry, err error) error {
-	for _, p := range append(slices.Clone(b.Plan.Packages), b.Plan.Kernel) {
-		if e.Origin == "package "+p.Name {
-			err = errors.Join(err, b.stages.layers.Drop(p.SHA256))
-		}
-	}
-	return fmt.Errorf("cannot read %s of %s: %w (its copy in the cache was dropped; bake again)", e.Path, e.Origin, err)
 }

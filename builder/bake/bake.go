@@ -10,9 +10,11 @@ package bake
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/slipway-os/slipway/builder/component"
@@ -45,13 +47,26 @@ type Step struct {
 	Cached bool   // its result was there already
 }
 
-// Bake makes all artifacts of a plan. The manifest is written last, so where there is one, everything it names is whole.
-// On an error the output folder holds nothing half-written; artifacts of an earlier bake may be there still, but then no
-// manifest is.
+// Bake makes all artifacts of a plan. They appear in the output folder only when all are finished, the manifest last;
+// after an error, what an earlier bake left there is whole. Damage in the cache is found while it is read: what is
+// damaged is dropped and made again.
 func Bake(ctx context.Context, o Options) (*manifest.Manifest, error) {
+	for again := false; ; again = true {
+		m, healed, err := bake(ctx, o)
+		if err == nil {
+			return m, nil
+		}
+		if !healed || again {
+			return nil, fmt.Errorf("cannot bake role %s: %w", o.Plan.Role, err)
+		}
+	}
+}
+
+// bake is the recipe. Healed tells that it failed because of damage in the cache that is gone now.
+func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, err error) {
 	b, err := begin(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("cannot bake role %s: %w", o.Plan.Role, err)
+		return nil, false, err
 	}
 	defer b.out.close()
 	for _, verb := range []func() error{
@@ -65,11 +80,17 @@ func Bake(ctx context.Context, o Options) (*manifest.Manifest, error) {
 		b.writeArtifacts,
 		b.writeManifest,
 	} {
-		if err := verb(); err != nil {
-			return nil, fmt.Errorf("cannot bake role %s: %w", o.Plan.Role, err)
+		err := verb()
+		if errors.Is(err, rootfs.ErrDamaged) {
+			b.step("look for damage in the cache")
+			healed, failed := b.stages.heal(b.allPackages())
+			return nil, healed, errors.Join(err, failed)
+		}
+		if err != nil {
+			return nil, false, err
 		}
 	}
-	return b.manifest, nil
+	return b.manifest, false, nil
 }
 
 // baker is a bake at work: what each verb leaves for the next.
@@ -87,7 +108,8 @@ type baker struct {
 	stub       []byte
 	images     []manifest.Image
 	root       rootImage
-	initrd     string // path of the stage
+	rootFile   rootfs.Content
+	initrd     rootfs.Content
 	manifest   *manifest.Manifest
 }
 
@@ -112,6 +134,10 @@ func begin(ctx context.Context, o Options) (*baker, error) {
 	return &baker{Options: o, ctx: ctx, stages: stages, out: out, tree: rootfs.New()}, nil
 }
 
+func (b *baker) allPackages() []plan.Package {
+	return append(slices.Clone(b.Plan.Packages), b.Plan.Kernel)
+}
+
 func (b *baker) step(name string) { b.Progress(Step{Name: name}) }
 
 func (b *baker) base() string {
@@ -127,12 +153,12 @@ func (b *baker) cmdline() string {
 		Size:   b.root.Size,
 		Digest: b.root.SHA256,
 	}
-	return strings.Join(append(append([]string{}, b.Plan.KernelArguments...), root.Args()...), " ")
+	return strings.Join(slices.Concat(b.Plan.KernelArguments, root.Args()), " ")
 }
 
 func (b *baker) planDigest() string { return fmt.Sprintf("%x", sha256.Sum256(b.Plan.JSON())) }
 
-// writeManifest writes what was baked, and then says so.
+// writeManifest says what was baked, and puts everything in its place.
 func (b *baker) writeManifest() error {
 	m := &manifest.Manifest{
 		APIVersion: manifest.Version, Kind: manifest.Kind,
@@ -145,12 +171,16 @@ func (b *baker) writeManifest() error {
 		Images:     b.images,
 	}
 	b.manifest = m
-	return b.out.write(b.base()+bootspec.ExtManifest, m.Encode())
+	name := b.base() + bootspec.ExtManifest
+	if _, err := b.out.write(name, bytesTo(m.Encode())); err != nil {
+		return err
+	}
+	return b.out.commit(name)
 }
 
 func (b *baker) listPackages() []manifest.Package {
 	list := []manifest.Package{}
-	for _, p := range append(append([]plan.Package{}, b.Plan.Packages...), b.Plan.Kernel) {
+	for _, p := range b.allPackages() {
 		list = append(list, manifest.Package{Name: p.Name, Version: p.Version, Arch: p.Arch, SHA256: p.SHA256})
 	}
 	return list

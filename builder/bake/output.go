@@ -1,6 +1,7 @@
 package bake
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -13,10 +14,12 @@ import (
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
-// output is the folder of artifacts. A file is written beside its place under a hidden name, made durable and renamed.
+// output is the folder of artifacts. Files are written under hidden names beside their places and made durable; commit
+// puts them all there. Until then, what an earlier bake left is whole.
 type output struct {
 	dir       string
 	root      *os.Root
+	pending   []string
 	artifacts []manifest.Artifact
 }
 
@@ -32,42 +35,67 @@ func newOutput(dir string) (*output, error) {
 	return &output{dir: dir, root: root}, nil
 }
 
-func (o *output) close() { o.root.Close() }
+// close takes away what was not committed.
+func (o *output) close() {
+	for _, name := range o.pending {
+		o.root.Remove(hidden(name))
+	}
+	o.root.Close()
+}
 
-// place writes a file whole or not at all, and tells its size and digest.
-func (o *output) place(name string, write func(io.Writer) error) (known file, err error) {
-	tmp := "." + name + ".new"
-	defer func() {
-		if err != nil {
-			o.root.Remove(tmp)
-			err = fmt.Errorf("cannot write %s in %s: %w", name, o.dir, err)
-		}
-	}()
-	f, err := o.root.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+func hidden(name string) string { return "." + name + ".new" }
+
+// write writes a file under its hidden name, and tells its size and digest.
+func (o *output) write(name string, write func(io.Writer) error) (file, error) {
+	o.pending = append(o.pending, name)
+	known, err := o.fill(hidden(name), write)
 	if err != nil {
-		return known, err
+		return file{}, fmt.Errorf("cannot write %s in %s: %w", name, o.dir, err)
+	}
+	return known, nil
+}
+
+func (o *output) fill(name string, write func(io.Writer) error) (file, error) {
+	f, err := o.root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return file{}, err
 	}
 	defer f.Close()
 	h := sha256.New()
 	counted := &counter{w: io.MultiWriter(f, h)}
 	if err := write(counted); err != nil {
-		return known, err
+		return file{}, err
 	}
 	// The mode is said again: the process's umask must not show in what is published.
 	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return known, err
+		return file{}, err
 	}
-	return file{counted.n, fmt.Sprintf("%x", h.Sum(nil))}, o.root.Rename(tmp, name)
+	return file{counted.n, fmt.Sprintf("%x", h.Sum(nil))}, nil
 }
 
-func (o *output) write(name string, data []byte) error {
-	_, err := o.place(name, bytesTo(data))
-	return err
+// commit puts all files in their places, in the order they were written. An older manifest goes first: it would speak
+// of files that are being replaced.
+func (o *output) commit(manifest string) error {
+	if err := o.root.Remove(manifest); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot replace the old manifest: %w", err)
+	}
+	for len(o.pending) > 0 {
+		if err := o.root.Rename(hidden(o.pending[0]), o.pending[0]); err != nil {
+			return fmt.Errorf("cannot finish %s in %s: %w", o.pending[0], o.dir, err)
+		}
+		o.pending = o.pending[1:]
+	}
+	folder, err := o.root.Open(".")
+	if err != nil {
+		return fmt.Errorf("cannot finish output folder: %w", err)
+	}
+	defer folder.Close()
+	return folder.Sync()
 }
 
 // artifact is write for a file that the manifest lists.
 func (o *output) artifact(kind, name string, write func(io.Writer) error) error {
-	known, err := o.place(name, write)
+	known, err := o.write(name, write)
 	if err == nil {
 		o.artifacts = append(o.artifacts, manifest.Artifact{Name: name, Kind: kind, Size: known.Size, SHA256: known.SHA256})
 	}
@@ -78,23 +106,19 @@ func bytesTo(data []byte) func(io.Writer) error {
 	return func(w io.Writer) error { _, err := w.Write(data); return err }
 }
 
-// writeArtifacts puts everything but the manifest into the output folder. An older manifest goes first: it would speak
-// of files that are being replaced.
+// writeArtifacts writes everything but the manifest.
 func (b *baker) writeArtifacts() error {
 	b.step("write artifacts")
 	base := b.base()
-	if err := b.out.root.Remove(base + bootspec.ExtManifest); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot replace the old manifest: %w", err)
-	}
-	initrd, err := os.ReadFile(b.initrd)
-	if err != nil {
-		return err
+	var initrd bytes.Buffer
+	if err := b.initrd.CopyTo(&initrd); err != nil {
+		return fmt.Errorf("cannot read initrd from the cache: %w", err)
 	}
 	release, err := b.tree.ReadFile("usr/lib/os-release")
 	if err != nil {
 		return err
 	}
-	whole, err := uki.Build(b.stub, uki.Image{OSRelease: release, Cmdline: b.cmdline(), Uname: b.Plan.KernelRelease, Kernel: b.kernel, Initrd: initrd})
+	whole, err := uki.Build(b.stub, uki.Image{OSRelease: release, Cmdline: b.cmdline(), Uname: b.Plan.KernelRelease, Kernel: b.kernel, Initrd: initrd.Bytes()})
 	if err != nil {
 		return err
 	}
@@ -102,33 +126,15 @@ func (b *baker) writeArtifacts() error {
 		kind, ext string
 		write     func(io.Writer) error
 	}{
-		{manifest.KindRoot, bootspec.ExtRoot, b.copyRoot},
+		{manifest.KindRoot, bootspec.ExtRoot, b.rootFile.CopyTo},
 		{manifest.KindUKI, bootspec.ExtUKI, bytesTo(whole)},
 		{manifest.KindKernel, bootspec.ExtKernel, bytesTo(b.kernel)},
-		{manifest.KindInitrd, bootspec.ExtInitrd, bytesTo(initrd)},
+		{manifest.KindInitrd, bootspec.ExtInitrd, bytesTo(initrd.Bytes())},
 		{manifest.KindCmdline, bootspec.ExtCmdline, bytesTo([]byte(b.cmdline() + "\n"))},
 	} {
 		if err := b.out.artifact(a.kind, base+a.ext, a.write); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// copyRoot copies the root image from the cache, checked: the command line vouches for its digest.
-func (b *baker) copyRoot(w io.Writer) error {
-	f, err := os.Open(b.root.path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(w, io.TeeReader(f, h)); err != nil {
-		return err
-	}
-	if fmt.Sprintf("%x", h.Sum(nil)) != b.root.SHA256 {
-		b.stages.drop(b.root.path)
-		return errors.New("the root image in the cache is damaged; it was dropped, bake again")
 	}
 	return nil
 }

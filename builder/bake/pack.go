@@ -49,12 +49,18 @@ type ociArchive struct {
 
 func (b *baker) addContainerImage(i plan.ContainerImage) error {
 	c := b.components[i.Component]
+	if len(i.Entrypoint) == 0 {
+		return fmt.Errorf("container image %s has no entry point", i.Name)
+	}
 	var about ociArchive
-	made, cached, err := b.stages.stage("oci-"+i.Name, key(imageFormat, fmt.Sprintf("%+v", i), c.Key, b.Plan.Arch, b.Plan.Epoch), &about, func(path string) error {
+	content, cached, err := b.stages.stage("oci-"+i.Name, key(imageFormat, fmt.Sprintf("%+v", i), c.Key, b.Plan.Arch, b.Plan.Epoch), &about, func(path string) error {
 		b.step("make container image " + i.Name)
 		files := rootfs.New()
 		if err := addComponent(files, c); err != nil {
 			return err
+		}
+		if _, ok := files.Resolve(strings.TrimPrefix(i.Entrypoint[0], "/")); !ok {
+			return fmt.Errorf("container image %s: component %s brings no %s, its entry point", i.Name, c.Name, i.Entrypoint[0])
 		}
 		var err error
 		about.file, err = create(path, func(w io.Writer) error {
@@ -73,10 +79,6 @@ func (b *baker) addContainerImage(i plan.ContainerImage) error {
 		b.Progress(Step{"make container image " + i.Name, true})
 	}
 	b.images = append(b.images, manifest.Image{Reference: i.Reference, Digest: about.Digest})
-	content, err := rootfs.File(made, about.Size, about.SHA256)
-	if err != nil {
-		return err
-	}
 	p := path.Join(strings.TrimPrefix(bootspec.ContainerImagesDirectory, "/"), i.Name+".tar")
 	return b.tree.Add(rootfs.Entry{Path: p, Type: rootfs.Regular, Mode: 0o644, Content: content, Origin: "container image " + i.Name})
 }
@@ -94,7 +96,6 @@ type rootImage struct {
 	file
 	Hash string // dm-verity root hash
 	Data int64  // bytes of squashfs, padded
-	path string
 }
 
 func (b *baker) packRoot(ctx context.Context) error {
@@ -105,7 +106,7 @@ func (b *baker) packRoot(ctx context.Context) error {
 	c := b.Plan.Compression
 	o := squashfs.Options{Algorithm: c.Algorithm, Level: c.Level, BlockSize: c.BlockSize, Epoch: b.Plan.Epoch}
 	k := key(rootFormat, fmt.Sprintf("%x", b.tree.Digest()), fmt.Sprintf("%+v", o), version)
-	made, cached, err := b.stages.stage("root-"+b.Plan.Role, k, &b.root, func(path string) error {
+	content, cached, err := b.stages.stage("root-"+b.Plan.Role, k, &b.root, func(path string) error {
 		b.step("pack root image")
 		if err := squashfs.Write(ctx, path, o, func(w io.Writer) error { return b.tree.WriteTar(w, o.Epoch) }); err != nil {
 			return err
@@ -117,7 +118,7 @@ func (b *baker) packRoot(ctx context.Context) error {
 	if cached {
 		b.Progress(Step{"pack root image", true})
 	}
-	b.root.path = made
+	b.rootFile = content
 	return err
 }
 
@@ -166,7 +167,7 @@ func (b *baker) packInitrd(ctx context.Context) error {
 		return err
 	}
 	var about file
-	made, cached, err := b.stages.stage("initrd-"+b.Plan.Arch, key(initrdFormat, fmt.Sprintf("%x", tree.Digest()), b.Plan.Epoch), &about, func(path string) error {
+	content, cached, err := b.stages.stage("initrd-"+b.Plan.Arch, key(initrdFormat, fmt.Sprintf("%x", tree.Digest()), b.Plan.Epoch), &about, func(path string) error {
 		b.step("pack initrd")
 		about, err = create(path, func(w io.Writer) error { return compress(ctx, w, tree, b.Plan.Epoch) })
 		return err
@@ -174,7 +175,7 @@ func (b *baker) packInitrd(ctx context.Context) error {
 	if cached {
 		b.Progress(Step{"pack initrd", true})
 	}
-	b.initrd = made
+	b.initrd = content
 	return err
 }
 

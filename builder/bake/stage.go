@@ -12,8 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/slipway-os/slipway/builder/layer"
+	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/rootfs"
 )
 
 // stages is the cache of a bake: layers of packages, and files that are named by what they are (root-worker) and the
@@ -21,7 +24,20 @@ import (
 type stages struct {
 	dir    string
 	layers *layer.Store
+	mu     sync.Mutex
+	used   []usedStage // by this bake
 }
+
+// usedStage is a stage's file with what is known of it.
+type usedStage struct {
+	path    string
+	content rootfs.Content
+}
+
+// known is what is known of a stage's file; more may be.
+type known interface{ plain() file }
+
+func (f *file) plain() file { return *f }
 
 // kept is how many files of one name stay in the cache, the newest ones.
 const kept = 2
@@ -35,43 +51,80 @@ func newStages(dir string) (*stages, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stages{dir, layers}, nil
+	return &stages{dir: dir, layers: layers}, nil
 }
 
-// stage is the path of a stage's file, and what is known of it, filled into about (a pointer). When it is not there,
-// make writes the file and fills about.
-func (s *stages) stage(name, key string, about any, make func(path string) error) (path string, cached bool, err error) {
-	path = filepath.Join(s.dir, name+"-"+key)
-	if text, err := os.ReadFile(path + ".json"); err == nil && json.Unmarshal(text, about) == nil {
-		if _, err := os.Stat(path); err == nil {
-			return path, true, nil
+// stage is a stage's file as content that is checked when it is read, and what is known of it is filled into about (a
+// pointer). When it is not there, make writes the file and fills about.
+func (s *stages) stage(name, key string, about known, make func(path string) error) (content rootfs.Content, cached bool, err error) {
+	path := filepath.Join(s.dir, name+"-"+key)
+	if cached = s.load(path, about); !cached {
+		if err := s.make(path, about, make); err != nil {
+			return content, false, err
 		}
+		s.trim(name)
 	}
+	content, err = rootfs.File(path, about.plain().Size, about.plain().SHA256)
+	if err != nil {
+		return content, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used = append(s.used, usedStage{path, content})
+	return content, cached, nil
+}
+
+func (s *stages) load(path string, about known) bool {
+	text, err := os.ReadFile(path + ".json")
+	if err != nil || json.Unmarshal(text, about) != nil {
+		return false
+	}
+	info, err := os.Stat(path)
+	return err == nil && info.Size() == about.plain().Size
+}
+
+func (s *stages) make(path string, about known, make func(path string) error) error {
 	tmp, err := os.MkdirTemp(s.dir, ".new-")
 	if err != nil {
-		return "", false, err
+		return err
 	}
 	defer os.RemoveAll(tmp)
 	file := filepath.Join(tmp, "file")
 	if err := make(file); err != nil {
-		return "", false, err
+		return err
 	}
 	text, err := json.Marshal(about)
 	if err != nil {
-		return "", false, err
+		return err
 	}
 	if err := os.WriteFile(file+".json", text, 0o644); err != nil {
-		return "", false, err
+		return err
 	}
-	if err := errors.Join(os.Rename(file, path), os.Rename(file+".json", path+".json")); err != nil {
-		return "", false, err
-	}
-	s.trim(name)
-	return path, false, nil
+	return errors.Join(os.Rename(file, path), os.Rename(file+".json", path+".json"))
 }
 
-// drop forgets a stage that turned out to be damaged.
-func (s *stages) drop(path string) { os.Remove(path + ".json") }
+// heal forgets what turned out to be damaged among the stages and layers that this bake uses, and tells whether it
+// found something.
+func (s *stages) heal(packages []plan.Package) (bool, error) {
+	found := false
+	for _, u := range s.used {
+		if u.content.CopyTo(io.Discard) != nil {
+			found = true
+			if err := os.Remove(u.path + ".json"); err != nil {
+				return found, err
+			}
+		}
+	}
+	for _, p := range packages {
+		if s.layers.Check(p.SHA256) != nil {
+			found = true
+			if err := s.layers.Drop(p.SHA256); err != nil {
+				return found, err
+			}
+		}
+	}
+	return found, nil
+}
 
 // trim removes all but the newest files of a name. What cannot be removed stays.
 func (s *stages) trim(name string) {

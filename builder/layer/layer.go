@@ -85,6 +85,23 @@ func (s *Store) Open(digest string, path func() (string, error)) (*Layer, error)
 	return s.load(digest)
 }
 
+// Check reads a layer whole and compares it with what it was when it was made.
+func (s *Store) Check(digest string) error {
+	l, err := s.load(digest)
+	if err != nil {
+		return err
+	}
+	for _, e := range l.Entries {
+		if e.Type != rootfs.Regular {
+			continue
+		}
+		if err := e.Content.CopyTo(io.Discard); err != nil {
+			return fmt.Errorf("cannot read %s of %s: %w", e.Path, e.Origin, err)
+		}
+	}
+	return nil
+}
+
 // Drop forgets a layer, so that the next Open makes it anew: for when its content turned out to be damaged.
 func (s *Store) Drop(digest string) error {
 	err := os.Remove(s.file(digest, ".json"))

@@ -133,3 +133,24 @@ func TestBrokenPackageLeavesNothing(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
+
+func TestCheckFindsFlippedBit(t *testing.T) {
+	s, digest, path := store(t, sample())
+	if _, err := s.Open(digest, path); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(digest); err != nil {
+		t.Error(err)
+	}
+	data, err := os.ReadFile(s.file(digest, ".data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-1] ^= 1
+	if err := os.WriteFile(s.file(digest, ".data"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(digest); !errors.Is(err, rootfs.ErrDamaged) || !strings.Contains(err.Error(), "etc/shadow") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -98,7 +99,10 @@ func File(path string, size int64, digest string) (Content, error) {
 	return c, nil
 }
 
-// CopyTo writes the content to w, and fails when it is not what size and digest say. What was written before a failure
+// ErrDamaged is what reading content that is not what its size and digest say gives.
+var ErrDamaged = errors.New("it is damaged")
+
+// CopyTo writes the content to w; the error wraps ErrDamaged when it is not what size and digest say. What was written before a failure
 // is of no use.
 func (c Content) CopyTo(w io.Writer) error {
 	r, err := c.Open()
@@ -112,10 +116,10 @@ func (c Content) CopyTo(w io.Writer) error {
 		return err
 	}
 	if n != c.Size {
-		return fmt.Errorf("it has not the %d bytes it is known to have", c.Size)
+		return fmt.Errorf("%w: not the %d bytes it had", ErrDamaged, c.Size)
 	}
 	if !bytes.Equal(sum.Sum(nil), c.SHA256[:]) {
-		return fmt.Errorf("its content has not the digest it is known to have (sha256 %x)", c.SHA256)
+		return fmt.Errorf("%w: not the SHA-256 %x it had", ErrDamaged, c.SHA256)
 	}
 	return nil
 }

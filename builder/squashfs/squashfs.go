@@ -51,6 +51,9 @@ var version = regexp.MustCompile(`mksquashfs version (\S+)`)
 func Version(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "mksquashfs", "-version").Output()
 	m := version.FindSubmatch(out) // the exit status differs between versions
+	if m == nil && ctx.Err() != nil {
+		return "", ctx.Err()
+	}
 	if m == nil {
 		return "", fmt.Errorf("%w (%v)", ErrNoTool, err)
 	}
@@ -63,7 +66,11 @@ func Write(ctx context.Context, path string, o Options, feed func(io.Writer) err
 	if err := o.check(); err != nil {
 		return fmt.Errorf("cannot make squashfs: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	parent := ctx
+	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "mksquashfs", o.args(path)...)
 	cmd.Env = environment(os.Environ())
@@ -83,6 +90,8 @@ func Write(ctx context.Context, path string, o Options, feed func(io.Writer) err
 	}
 	in.Close()
 	switch failed := cmd.Wait(); {
+	case parent.Err() != nil:
+		return fmt.Errorf("cannot make squashfs: %w", parent.Err())
 	case failed != nil && (fed == nil || brokenPipe(fed)):
 		return fmt.Errorf("cannot make squashfs %s: mksquashfs: %w: %s", path, failed, said)
 	case fed != nil:

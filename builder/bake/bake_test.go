@@ -1,0 +1,406 @@
+package bake
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/slipway-os/slipway/builder/internal/fixture"
+	"github.com/slipway-os/slipway/builder/squashfs"
+	"github.com/slipway-os/slipway/builder/uki"
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
+)
+
+func (k *kitchen) bake() *manifest.Manifest {
+	k.t.Helper()
+	o := k.options()
+	var mu sync.Mutex
+	tell := o.Progress
+	o.Progress = func(s Step) { mu.Lock(); defer mu.Unlock(); tell(s) }
+	m, err := Bake(context.Background(), o)
+	if errors.Is(err, squashfs.ErrNoTool) {
+		k.t.Skip(err)
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return m
+}
+
+// artifacts is the output folder's content by name.
+func (k *kitchen) artifacts() map[string][]byte {
+	k.t.Helper()
+	entries, err := os.ReadDir(k.out)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for _, e := range entries {
+		if files[e.Name()], err = os.ReadFile(filepath.Join(k.out, e.Name())); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	return files
+}
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+const base = "slipway-worker-0.1.0-amd64"
+
+// list is what unsquashfs says about the root image: mode, owner, path, link.
+func (k *kitchen) list() string {
+	k.t.Helper()
+	out, err := exec.Command("unsquashfs", "-lln", "-d", "", filepath.Join(k.out, base+".root")).CombinedOutput()
+	if err != nil {
+		k.t.Fatalf("unsquashfs: %v: %s", err, out)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); len(f) >= 6 {
+			b.WriteString(f[0] + " " + f[1] + " " + strings.Join(f[5:], " ") + "\n")
+		}
+	}
+	return b.String()
+}
+
+func (k *kitchen) cat(path string) string {
+	k.t.Helper()
+	out, err := exec.Command("unsquashfs", "-cat", filepath.Join(k.out, base+".root"), path).Output()
+	if err != nil {
+		k.t.Fatalf("unsquashfs -cat %s: %v", path, err)
+	}
+	return string(out)
+}
+
+func TestArtifacts(t *testing.T) {
+	k := newKitchen(t)
+	m := k.bake()
+	files := k.artifacts()
+	var names []string
+	for name := range files {
+		names = append(names, strings.TrimPrefix(name, base))
+	}
+	slices.Sort(names)
+	if got := strings.Join(names, " "); got != ".cmdline .efi .initrd .json .root .vmlinuz" {
+		t.Errorf("artifacts: %s", got)
+	}
+	written, err := manifest.Decode(files[base+".json"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(written.Encode(), m.Encode()) {
+		t.Error("the manifest written is not the one returned")
+	}
+	if err := m.VerifyFolder(k.out); err != nil {
+		t.Error(err)
+	}
+	root, err := bootspec.ParseRoot(string(files[base+".cmdline"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root.Image != base || root.Hash != m.Root.Hash || root.Size != int64(len(files[base+".root"])) {
+		t.Errorf("the command line says %+v of a root image of %d bytes", root, len(files[base+".root"]))
+	}
+	sections, err := uki.Read(files[base+".efi"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := map[string]string{}
+	for _, s := range sections {
+		parts[s.Name] = string(s.Data)
+	}
+	if parts[".linux"] != "KERNEL" || parts[".uname"] != release || parts[".initrd"] != string(files[base+".initrd"]) ||
+		parts[".cmdline"]+"\n" != string(files[base+".cmdline"]) || !strings.Contains(parts[".osrel"], "IMAGE_ID=slipway-worker") {
+		t.Error("the UKI does not hold the kernel, initrd, command line and release that lie beside it")
+	}
+}
+
+func TestVeritysetupTakesTheRootImage(t *testing.T) {
+	tool, err := exec.LookPath("veritysetup")
+	if err != nil {
+		t.Skip("veritysetup is not installed")
+	}
+	k := newKitchen(t)
+	m := k.bake()
+	path := filepath.Join(k.out, base+".root")
+	if out, err := exec.Command(tool, "verify", path, path, m.Root.Hash, fmt.Sprintf("--hash-offset=%d", m.Root.Data)).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestRootTree shows the whole root image of a small worker. No etcd, no API server: a role's content is its role's.
+func TestRootTree(t *testing.T) {
+	k := newKitchen(t)
+	k.bake()
+	if *update {
+		if err := os.WriteFile("testdata/worker.txt", []byte(k.list()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/worker.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := k.list(); got != string(want) {
+		t.Errorf("the root image holds:\n%s", got)
+	}
+	for path, want := range map[string]string{
+		"etc/motd": "the role's\n", "usr/lib/modules-load.d/slipway.conf": "overlay\n", "usr/lib/sysctl.d/90-slipway.conf": "net.ipv4.ip_forward = 1\n",
+	} {
+		if got := k.cat(path); got != want {
+			t.Errorf("%s holds %q", path, got)
+		}
+	}
+}
+
+func TestInitrd(t *testing.T) {
+	tool, err := exec.LookPath("cpio")
+	if err != nil {
+		t.Skip("cpio is not installed")
+	}
+	k := newKitchen(t)
+	k.bake()
+	z, err := zstd.NewReader(bytes.NewReader(k.artifacts()[base+".initrd"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	cpio := exec.Command(tool, "-t", "--quiet")
+	cpio.Stdin = z
+	out, err := cpio.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.ReplaceAll(`bin
+dev
+dev/console
+etc
+init
+lib
+proc
+run
+sbin
+sys
+sysroot
+tmp
+usr
+usr/bin
+usr/bin/ignition
+usr/bin/ignition.alias
+usr/lib
+usr/lib/modules
+usr/lib/modules/REL
+usr/lib/modules/REL/kernel
+usr/lib/modules/REL/kernel/drivers
+usr/lib/modules/REL/kernel/drivers/virtio_blk.ko
+usr/lib/modules/REL/kernel/drivers/virtio_ring.ko
+usr/lib/modules/REL/kernel/fs
+usr/lib/modules/REL/kernel/fs/squashfs.ko
+usr/lib/modules/REL/modules.alias
+usr/lib/modules/REL/modules.builtin
+usr/lib/modules/REL/modules.dep
+usr/lib/modules/REL/modules.devname
+usr/lib/modules/REL/modules.softdep
+var
+`, "REL", release)
+	if string(out) != want {
+		t.Errorf("the initrd holds:\n%s", out)
+	}
+}
+
+// TestSameBytes bakes the same plan on what looks like another machine: other folders, clock zone, umask, processors,
+// order of packages, and nothing cached.
+func TestSameBytes(t *testing.T) {
+	k := newKitchen(t)
+	k.bake()
+	want := k.artifacts()
+
+	k.cache, k.out = filepath.Join(k.dir, "other-cache"), filepath.Join(k.dir, "other-out")
+	t.Setenv("TZ", "Pacific/Chatham")
+	t.Setenv("LC_ALL", "de_DE.UTF-8")
+	t.Setenv("SOURCE_DATE_EPOCH", "5")
+	defer syscall.Umask(syscall.Umask(0o077))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	planned := k.plan.JSON()
+	slices.Reverse(k.plan.Packages)
+	slices.Reverse(k.plan.Components)
+	k.bake()
+	got := k.artifacts()
+	for name := range want {
+		if strings.HasSuffix(name, ".json") {
+			continue // it holds the digest of the plan, whose order was changed
+		}
+		if !bytes.Equal(got[name], want[name]) {
+			t.Errorf("%s differs: %d and %d bytes", name, len(want[name]), len(got[name]))
+		}
+	}
+	slices.Reverse(k.plan.Packages)
+	slices.Reverse(k.plan.Components)
+	if !bytes.Equal(k.plan.JSON(), planned) {
+		t.Error("baking changed the plan")
+	}
+	k.bake()
+	if !bytes.Equal(k.artifacts()[base+".json"], want[base+".json"]) {
+		t.Error("equal plans, different manifests")
+	}
+	if info, err := os.Stat(filepath.Join(k.out, base+".root")); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("the umask shows in what is published: %v, %v", info.Mode(), err)
+	}
+}
+
+// TestSecondBakeReuses looks at which steps come from the cache: all of them, then all but the root image.
+func TestSecondBakeReuses(t *testing.T) {
+	k := newKitchen(t)
+	k.bake()
+	cached := func() string {
+		k.bake()
+		var names []string
+		for _, s := range k.steps {
+			if s.Cached {
+				names = append(names, s.Name)
+			}
+		}
+		slices.Sort(names)
+		return strings.Join(names, ", ")
+	}
+	if got := cached(); got != "make container image pause, pack initrd, pack root image" {
+		t.Errorf("nothing changed, cached: %s", got)
+	}
+	k.role.Files[0].Content = append(k.role.Files[0].Content, "# changed\n"...)
+	if got := cached(); got != "make container image pause, pack initrd" {
+		t.Errorf("a unit changed, cached: %s", got)
+	}
+	if !strings.Contains(k.cat("usr/lib/systemd/system/kubelet.service"), "# changed") {
+		t.Error("the changed unit is not in the image")
+	}
+}
+
+func TestDamagedCache(t *testing.T) {
+	k := newKitchen(t)
+	k.bake()
+	want := k.artifacts()
+	for _, pattern := range []string{"stages/root-worker-*", "layers/*.data", "stages/initrd-*", "stages/oci-*"} {
+		k.flip(pattern)
+		k.bake()
+		if !slices.Contains(k.steps, Step{Name: "look for damage in the cache"}) {
+			t.Errorf("%s damaged: nobody noticed", pattern)
+		}
+		for name, content := range k.artifacts() {
+			if !bytes.Equal(content, want[name]) {
+				t.Errorf("%s damaged: %s is another", pattern, name)
+			}
+		}
+	}
+}
+
+// flip changes one bit in the middle of every cached file that matches, and forgets the root image.
+func (k *kitchen) flip(pattern string) {
+	k.t.Helper()
+	files, err := filepath.Glob(filepath.Join(k.cache, pattern))
+	if err != nil || len(files) == 0 {
+		k.t.Fatalf("no file %s in the cache (%v)", pattern, err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil || strings.HasSuffix(f, ".json") || len(data) == 0 {
+			continue
+		}
+		data[len(data)/2] ^= 4
+		if err := os.WriteFile(f, data, 0o600); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	if !strings.HasPrefix(pattern, "stages/root") { // else nobody reads it
+		roots, _ := filepath.Glob(filepath.Join(k.cache, "stages/root-*"))
+		for _, f := range roots {
+			os.Remove(f)
+		}
+	}
+}
+
+func TestConflictsAndReplaces(t *testing.T) {
+	k := newKitchen(t)
+	k.pack("one", "", fixture.File{Path: "usr/bin/tool", Content: "one"})
+	k.pack("two", "", fixture.File{Path: "bin/tool", Content: "two"})
+	_, err := Bake(context.Background(), k.options())
+	for _, want := range []string{"usr/bin/tool", "package one", "package two"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("two packages bring one file: %v does not name %s", err, want)
+		}
+	}
+	for _, replacer := range []string{"one", "two"} {
+		k := newKitchen(t)
+		fields := map[string]string{replacer: "Replaces: one (<< 2), two\n"}
+		k.pack("one", fields["one"], fixture.File{Path: "usr/bin/tool", Content: "one"})
+		k.pack("two", fields["two"], fixture.File{Path: "bin/tool", Content: "two"})
+		k.bake()
+		if got := k.cat("usr/bin/tool"); got != replacer {
+			t.Errorf("%s replaces the other, the image has %s's", replacer, got)
+		}
+	}
+}
+
+func TestFaultsNameTheirCause(t *testing.T) {
+	for want, spoil := range map[string]func(*kitchen){
+		"the plan is one for role worker": func(k *kitchen) { k.role.Name = "other" },
+		"cannot build component kube-w":   func(k *kitchen) { k.missing = map[string]bool{"kube-worker": true} },
+		"package systemd 1.0-1":           func(k *kitchen) { k.write(k.plan.Packages[2].SHA256, []byte("not a .deb")) },
+		"no package brings boot/vmlinuz":  func(k *kitchen) { k.plan.KernelRelease = "6.99" },
+		"linuxx64.efi.stub":               func(k *kitchen) { k.plan.Packages = k.plan.Packages[:3] },
+		"kernel module e1000":             func(k *kitchen) { k.plan.Initrd.Modules = []string{"e1000"} },
+		"kernel module snd":               func(k *kitchen) { k.plan.Modules = []string{"snd"} },
+		"brings no /usr/bin/pause":        func(k *kitchen) { k.plan.ContainerImages[0].Entrypoint = []string{"/usr/bin/pause"} },
+		"cannot enable unit x.service":    func(k *kitchen) { k.role.Enable = []string{"x.service"} },
+		"compression level 99":            func(k *kitchen) { k.plan.Compression.Level = 99 },
+	} {
+		k := newKitchen(t)
+		spoil(k)
+		if _, err := Bake(context.Background(), k.options()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+		if left, err := os.ReadDir(k.out); err == nil && len(left) > 0 {
+			t.Errorf("%q: left behind in the output folder: %v", want, left)
+		}
+	}
+}
+
+// TestFailureKeepsEarlierBake looks at the output folder after a bake that failed late.
+func TestFailureKeepsEarlierBake(t *testing.T) {
+	k := newKitchen(t)
+	k.bake()
+	want := k.artifacts()
+	k.role.Files[1].Content = []byte("changed\n")
+	ctx, cancel := context.WithCancel(context.Background())
+	o := k.options()
+	o.Progress = func(s Step) {
+		if s.Name == "pack root image" {
+			cancel()
+		}
+	}
+	if _, err := Bake(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	got := k.artifacts()
+	if len(got) != len(want) {
+		t.Errorf("%d files, before %d", len(got), len(want))
+	}
+	for name := range want {
+		if !bytes.Equal(got[name], want[name]) {
+			t.Errorf("%s changed", name)
+		}
+	}
+}
