@@ -1,9 +1,11 @@
 package firstboot
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,13 +14,17 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
-// kubeletCertificate is the kubelet's own certificate and key, which it rotates.
-const kubeletCertificate = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+// kubeletCertificate is the kubelet's own certificate and key once it has rotated; before, it has those in its kubeconfig.
+const (
+	kubeletCertificate = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+	kubeletConfig      = bootspec.KubeconfigDirectory + "/kubelet.conf"
+)
 
 // maxNodeObject bounds the API server's answer in bytes.
 const maxNodeObject = 4 << 20
@@ -28,9 +34,10 @@ type kube struct {
 	address     string // of the node object
 	ca          string // file
 	certificate string // file with certificate and key
+	kubeconfig  string // file with both in it, if there is no certificate file
 
 	client *http.Client
-	made   time.Time // modification time of the certificate the client has
+	made   time.Time // modification time of the file the client's certificate is from
 }
 
 func newKube(node bootspec.Node) *kube {
@@ -38,6 +45,7 @@ func newKube(node bootspec.Node) *kube {
 		address:     node.APIServer + "/api/v1/nodes/" + url.PathEscape(node.Name),
 		ca:          bootspec.PKIDirectory + "/ca.crt",
 		certificate: kubeletCertificate,
+		kubeconfig:  kubeletConfig,
 	}
 }
 
@@ -87,19 +95,21 @@ func readyCondition(body []byte) (bool, string, error) {
 
 // connect makes a client with the kubelet's present certificate.
 func (k *kube) connect() error {
-	st, err := os.Stat(k.certificate)
+	file := k.certificate
+	st, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("the kubelet has no certificate yet")
+		file = k.kubeconfig
+		st, err = os.Stat(file)
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("the kubelet has no certificate: %w", err)
 	}
 	if k.client != nil && st.ModTime().Equal(k.made) {
 		return nil
 	}
-	certificate, err := tls.LoadX509KeyPair(k.certificate, k.certificate)
+	certificate, err := readCertificate(file)
 	if err != nil {
-		return fmt.Errorf("cannot use the kubelet's certificate: %w", err)
+		return fmt.Errorf("cannot use the kubelet's certificate in %s: %w", file, err)
 	}
 	ca, err := os.ReadFile(k.ca)
 	if err != nil {
@@ -119,4 +129,34 @@ func (k *kube) connect() error {
 		IdleConnTimeout:   time.Minute,
 	}}
 	return nil
+}
+
+// readCertificate reads a certificate and its key from a PEM file with both, or from a kubeconfig with both in it.
+func readCertificate(file string) (tls.Certificate, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	if bytes.HasPrefix(data, []byte("-----BEGIN")) {
+		return tls.X509KeyPair(data, data)
+	}
+	certificate, cerr := embedded(data, "client-certificate-data")
+	key, kerr := embedded(data, "client-key-data")
+	if err := errors.Join(cerr, kerr); err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(certificate, key)
+}
+
+// embedded is a base64 value of a kubeconfig, in YAML or JSON. The one user there is the kubelet.
+func embedded(kubeconfig []byte, name string) ([]byte, error) {
+	m := regexp.MustCompile(`"?`+name+`"?:\s*"?([A-Za-z0-9+/=]+)`).FindSubmatch(kubeconfig)
+	if m == nil {
+		return nil, fmt.Errorf("there is no %s", name)
+	}
+	value, err := base64.StdEncoding.DecodeString(string(m[1]))
+	if err != nil {
+		return nil, fmt.Errorf("%s is not base64", name)
+	}
+	return value, nil
 }

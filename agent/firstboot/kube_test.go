@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -60,7 +61,7 @@ func TestReadyFromTheAPIServer(t *testing.T) {
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}
 	srv.StartTLS()
 	defer srv.Close()
-	k := &kube{address: srv.URL + "/api/v1/nodes/worker-1", ca: filepath.Join(dir, "ca.crt"), certificate: filepath.Join(dir, "kubelet.pem")}
+	k := &kube{address: srv.URL + "/api/v1/nodes/worker-1", ca: filepath.Join(dir, "ca.crt"), certificate: filepath.Join(dir, "kubelet.pem"), kubeconfig: filepath.Join(dir, "kubelet.conf")}
 	if err := os.WriteFile(k.ca, serverCert, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,14 @@ func TestReadyFromTheAPIServer(t *testing.T) {
 			t.Errorf("ready %v, why %q, asked as %q", got, why, user)
 		}
 	}
-	expect(false, "the kubelet has no certificate yet", "")
+	expect(false, "the kubelet has no certificate", "")
+	firstCert, firstKey := certificate(t, "system:node:worker-1 first")
+	b64 := base64.StdEncoding.EncodeToString
+	conf := "users:\n- name: kubelet\n  user:\n    client-certificate-data: " + b64(firstCert) + "\n    client-key-data: " + b64(firstKey) + "\n"
+	if err := os.WriteFile(k.kubeconfig, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(false, "KubeletNotReady: no network", "system:node:worker-1 first")
 	rotate := func(name string, when time.Time) {
 		t.Helper()
 		cert, key := certificate(t, name)

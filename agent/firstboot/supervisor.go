@@ -39,9 +39,11 @@ type supervisor struct {
 	log    *slog.Logger
 	notify func(state string) // to systemd
 	tick   time.Duration      // how often is looked
+	steady time.Duration      // how long all units must be fine after a failure
 
 	started bool
-	failing string // what was reported as failing; empty: nothing
+	failing string    // what was reported as failing; empty: nothing
+	fine    time.Time // since when all units are fine after that
 	ready   bool   // what was reported last
 	spoken  time.Time
 }
@@ -122,21 +124,37 @@ func (s *supervisor) look(ctx context.Context) (bool, error) {
 	}
 	for _, u := range states {
 		if u.Failing() {
+			s.fine = time.Time{}
 			if s.failing != u.Name {
 				s.fail(ctx, u)
 			}
 			return false, nil
 		}
 	}
-	if s.failing != "" {
-		s.log.Info("unit is fine again", "unit", s.failing)
-		s.failing = ""
-		s.ready = false // asked and reported again
+	if !s.recovered() {
+		return false, nil
 	}
 	if !s.started {
 		s.speak("waiting for units:" + waitingFor(states))
 	}
 	return true, nil
+}
+
+// recovered says that no unit fails, and none did a moment ago: one that is started again and again is active in between.
+func (s *supervisor) recovered() bool {
+	if s.failing == "" {
+		return true
+	}
+	if s.fine.IsZero() {
+		s.fine = time.Now()
+	}
+	if time.Since(s.fine) < s.steady {
+		return false
+	}
+	s.log.Info("unit is fine again", "unit", s.failing)
+	s.failing = ""
+	s.ready = false // asked and reported again
+	return true
 }
 
 // waitingFor is the units that are on their way.

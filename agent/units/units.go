@@ -75,7 +75,7 @@ func (s State) String() string {
 }
 
 // patience is how many restarts by itself a unit may need before it counts as failing.
-const patience = 3
+const patience = 5
 
 // Failing says if the unit needs somebody's attention: it failed, or it is started again and again.
 func (s State) Failing() bool {
