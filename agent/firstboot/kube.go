@@ -150,7 +150,7 @@ func readCertificate(file string) (tls.Certificate, error) {
 
 // embedded is a base64 value of a kubeconfig, in YAML or JSON. The one user there is the kubelet.
 func embedded(kubeconfig []byte, name string) ([]byte, error) {
-	m := regexp.MustCompile(`"?`+name+`"?:\s*"?([A-Za-z0-9+/=]+)`).FindSubmatch(kubeconfig)
+	m := regexp.MustCompile(`"?` + name + `"?:\s*"?([A-Za-z0-9+/=]+)`).FindSubmatch(kubeconfig)
 	if m == nil {
 		return nil, fmt.Errorf("there is no %s", name)
 	}

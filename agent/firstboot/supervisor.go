@@ -44,7 +44,7 @@ type supervisor struct {
 	started bool
 	failing string    // what was reported as failing; empty: nothing
 	fine    time.Time // since when all units are fine after that
-	ready   bool   // what was reported last
+	ready   bool      // what was reported last
 	spoken  time.Time
 }
 
