@@ -33,14 +33,24 @@ func compileAll(ctx context.Context, spec Spec, t *toolchain, parallel int, dir 
 			return nil, fmt.Errorf("cannot keep what %s compiled to: %w", b.Package, err)
 		}
 		file.Path, file.Source = b.Output, name
-		files = append(files, file)
-		for _, link := range b.Links {
-			target, err := filepath.Rel(path.Dir(link), b.Output)
-			if err != nil {
-				return nil, fmt.Errorf("cannot link %s to %s: %w", link, b.Output, err)
-			}
-			files = append(files, File{Path: link, Mode: 0o777, Link: target})
+		linked, err := links(b.Output, b.Links)
+		if err != nil {
+			return nil, err
 		}
+		files = append(append(files, file), linked...)
+	}
+	return files, nil
+}
+
+// links are symbolic links to a file of the image, relative so that they also hold below a root.
+func links(output string, from []string) ([]File, error) {
+	var files []File
+	for _, link := range from {
+		target, err := filepath.Rel(path.Dir(link), output)
+		if err != nil {
+			return nil, fmt.Errorf("cannot link %s to %s: %w", link, output, err)
+		}
+		files = append(files, File{Path: link, Mode: 0o777, Link: target})
 	}
 	return files, nil
 }

@@ -96,18 +96,14 @@ func (b *Builder) Build(ctx context.Context, name, arch string) (Component, erro
 }
 
 func (b *Builder) build(ctx context.Context, spec Spec, arch string) (Component, error) {
-	chain, err := findToolchain(ctx, spec, arch)
-	if err != nil {
-		return Component{}, err
+	report := func(step, detail string, n int) {
+		b.options.Progress(Progress{spec.Metadata.Name, arch, step, detail, n})
 	}
-	in, err := gather(ctx, spec, chain)
+	in, produce, err := b.prepare(ctx, spec, arch, report)
 	if err != nil {
 		return Component{}, err
 	}
 	want := Component{Name: spec.Metadata.Name, Version: spec.Version, Arch: arch, Key: in.key()}
-	report := func(step, detail string, n int) {
-		b.options.Progress(Progress{want.Name, arch, step, detail, n})
-	}
 	if made, ok := b.cache.get(want); ok {
 		report("cached", "", 0)
 		return made, nil
@@ -122,12 +118,30 @@ func (b *Builder) build(ctx context.Context, spec Spec, arch string) (Component,
 		report("cached", "", 0)
 		return made, nil
 	}
-	if err := refuseLocalReplacements(ctx, spec, chain); err != nil {
-		return Component{}, err
+	return b.cache.put(want, in, produce)
+}
+
+// prepare gives a component's inputs, and what makes its files in a folder when the cache has none for them.
+func (b *Builder) prepare(ctx context.Context, spec Spec, arch string, report reporter) (inputs, func(dir string) ([]File, error), error) {
+	if spec.Source == sourceURL {
+		return downloadInputs(spec, arch), func(dir string) ([]File, error) {
+			return downloadAll(ctx, spec, arch, dir, report)
+		}, nil
 	}
-	return b.cache.put(want, in, func(dir string) ([]File, error) {
+	chain, err := findToolchain(ctx, spec, arch)
+	if err != nil {
+		return nil, nil, err
+	}
+	in, err := gather(ctx, spec, chain)
+	if err != nil {
+		return nil, nil, err
+	}
+	return in, func(dir string) ([]File, error) {
+		if err := refuseLocalReplacements(ctx, spec, chain); err != nil {
+			return nil, err
+		}
 		return compileAll(ctx, spec, chain, b.options.Parallel, dir, report)
-	})
+	}, nil
 }
 
 // enter waits for this builder's turn and for the component's lock, which other processes may hold.

@@ -3,6 +3,7 @@ package component
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,9 +21,13 @@ type Spec struct {
 	Kind       string   `yaml:"kind"` // Component
 	Metadata   Metadata `yaml:"metadata"`
 	Version    string   `yaml:"version"` // what its users call this version
+	// Source is where the programs come from: "go" (the default) builds them, "url" downloads them.
+	Source string `yaml:"source"`
 	// Module is the folder of the Go module, relative to the definition; default: the definition's own folder.
 	Module string  `yaml:"module"`
 	Builds []Build `yaml:"builds"`
+	// Downloads are the programs of source "url".
+	Downloads []Download `yaml:"downloads"`
 	// HostPackages are the Debian packages that building needs beside Go.
 	HostPackages []string `yaml:"hostPackages"`
 	// HostLibraries are the static C libraries that get linked in, each with the Debian package that has it.
@@ -46,6 +51,22 @@ type Build struct {
 	Tags    []string `yaml:"tags"`
 	LDFlags []string `yaml:"ldflags"` // in addition to those every build has
 }
+
+// Download is one binary as its makers built it.
+type Download struct {
+	Arch   string   `yaml:"arch"` // as Go names it
+	URL    string   `yaml:"url"`
+	SHA256 string   `yaml:"sha256"` // hex
+	Size   int64    `yaml:"size"`   // bytes
+	Output string   `yaml:"output"` // absolute path in the image
+	Links  []string `yaml:"links"`  // absolute paths of symbolic links to the output
+}
+
+// Sources of programs.
+const (
+	sourceGo  = "go"
+	sourceURL = "url"
+)
 
 // ModuleDir is the folder of the Go module that is built.
 func (s Spec) ModuleDir() string { return filepath.Join(s.dir, filepath.FromSlash(s.Module)) }
@@ -106,7 +127,7 @@ func read(file string) (Spec, error) {
 }
 
 func parse(file string, text []byte) (Spec, error) {
-	spec := Spec{Module: ".", text: text}
+	spec := Spec{Source: sourceGo, Module: ".", text: text}
 	source, err := document.Decode(file, text, &spec)
 	return spec, document.Join(err, spec.faults(source))
 }
@@ -114,6 +135,7 @@ func parse(file string, text []byte) (Spec, error) {
 var (
 	validName    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 	validVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,62}$`)
+	validDigest  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	validTag     = regexp.MustCompile(`^[A-Za-z0-9_.]+$`)
 )
 
@@ -139,9 +161,7 @@ func (s Spec) faults(source *document.Source) document.Faults {
 	if path.IsAbs(s.Module) {
 		wrong("module", "an absolute path depends on the machine", "a path relative to the definition's folder")
 	}
-	if len(s.Builds) == 0 {
-		wrong("builds", "there is nothing to build", "at least one package")
-	}
+	s.sourceFaults(wrong)
 	for name := range s.HostLibraries {
 		if path.Base(name) != name || path.Ext(name) != ".a" {
 			wrong(document.Key("hostLibraries", name), "not the file name of a static library", "like libblkid.a")
@@ -151,15 +171,59 @@ func (s Spec) faults(source *document.Source) document.Faults {
 	for i, b := range s.Builds {
 		b.faults(document.Index("builds", i), taken, wrong)
 	}
+	perArch := map[string]map[string]bool{"amd64": {}, "arm64": {}}
+	for i, d := range s.Downloads {
+		d.faults(document.Index("downloads", i), perArch, wrong)
+	}
 	return found
 }
 
-// faults notes in taken the paths the build occupies in the image.
-func (b Build) faults(where string, taken map[string]bool, wrong complain) {
-	if b.Package == "" || strings.HasPrefix(b.Package, "-") {
-		wrong(where+".package", fmt.Sprintf("%q is not a package", b.Package), "")
+// sourceFaults holds the lists to what the source says.
+func (s Spec) sourceFaults(wrong complain) {
+	switch s.Source {
+	case sourceGo:
+		if len(s.Builds) == 0 {
+			wrong("builds", "there is nothing to build", "at least one package")
+		}
+		if len(s.Downloads) > 0 {
+			wrong("downloads", "source go has none", "source: url")
+		}
+	case sourceURL:
+		if len(s.Downloads) == 0 {
+			wrong("downloads", "there is nothing to download", "at least one file")
+		}
+		if len(s.Builds) > 0 {
+			wrong("builds", "source url has none", "source: go")
+		}
+	default:
+		wrong("source", fmt.Sprintf("unknown source %q", s.Source), "go, url")
 	}
-	occupy := func(where, p string) {
+}
+
+// faults notes in taken, by architecture, the paths the download occupies in the image.
+func (d Download) faults(where string, taken map[string]map[string]bool, wrong complain) {
+	if taken[d.Arch] == nil {
+		wrong(where+".arch", fmt.Sprintf("unknown architecture %q", d.Arch), "amd64, arm64")
+		return
+	}
+	if u, err := url.Parse(d.URL); err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
+		wrong(where+".url", fmt.Sprintf("%q is not a web address", d.URL), "https://...")
+	}
+	if !validDigest.MatchString(d.SHA256) {
+		wrong(where+".sha256", "not a SHA-256", "64 lower-case hexadecimal digits")
+	}
+	if d.Size <= 0 || d.Size > maxDownload {
+		wrong(where+".size", fmt.Sprintf("%d is out of range", d.Size), fmt.Sprintf("1 to %d bytes", maxDownload))
+	}
+	occupy(where, d.Output, d.Links, taken[d.Arch], wrong)
+}
+
+// maxDownload bounds the size of a downloaded file, in bytes.
+const maxDownload = 1 << 30
+
+// occupy notes the paths of a file and its links in the image.
+func occupy(where, output string, links []string, taken map[string]bool, wrong complain) {
+	one := func(where, p string) {
 		switch {
 		case !path.IsAbs(p) || path.Clean(p) != p || p == "/":
 			wrong(where, fmt.Sprintf("%q is not a clean absolute path", p), "where it is in the image, like /usr/bin/NAME")
@@ -168,10 +232,18 @@ func (b Build) faults(where string, taken map[string]bool, wrong complain) {
 		}
 		taken[p] = true
 	}
-	occupy(where+".output", b.Output)
-	for i, link := range b.Links {
-		occupy(document.Index(where+".links", i), link)
+	one(where+".output", output)
+	for i, link := range links {
+		one(document.Index(where+".links", i), link)
 	}
+}
+
+// faults notes in taken the paths the build occupies in the image.
+func (b Build) faults(where string, taken map[string]bool, wrong complain) {
+	if b.Package == "" || strings.HasPrefix(b.Package, "-") {
+		wrong(where+".package", fmt.Sprintf("%q is not a package", b.Package), "")
+	}
+	occupy(where, b.Output, b.Links, taken, wrong)
 	for i, tag := range b.Tags {
 		if !validTag.MatchString(tag) {
 			wrong(document.Index(where+".tags", i), fmt.Sprintf("%q is not a build tag", tag), "")

@@ -10,6 +10,14 @@ import (
 // checkStatic refuses a binary that would not run by itself on a node: one of another architecture, one that asks for a
 // dynamic loader (PT_INTERP) or for shared libraries (DT_NEEDED). Position-independent static ones are right.
 func checkStatic(name, arch string) error {
+	if err := checkProgram(name, arch); err != nil {
+		return err
+	}
+	return checkBuildInfo(name, arch)
+}
+
+// checkProgram is checkStatic for a program that others built, in Go or not.
+func checkProgram(name, arch string) error {
 	file, err := elf.Open(name)
 	if err != nil {
 		return fmt.Errorf("not an ELF binary: %w", err)
@@ -38,7 +46,7 @@ func checkStatic(name, arch string) error {
 	if len(needed) > 0 {
 		return fmt.Errorf("not static: it needs %s", strings.Join(needed, ", "))
 	}
-	return checkBuildInfo(name, arch)
+	return nil
 }
 
 func machine(arch string) elf.Machine {

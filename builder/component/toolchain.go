@@ -133,7 +133,7 @@ func fileDigest(name string) (string, error) {
 // empty because an empty one would let the user's `go env -w` settings in.
 func (t *toolchain) environment() []string {
 	drop := []string{"GOOS", "GOARCH", "GOFLAGS", "GOWORK", "GOTOOLCHAIN", "GOEXPERIMENT", "GOAMD64", "GOARM64",
-		"GODEBUG", "GOFIPS140", "CC", "CXX", "LC_ALL", "SOURCE_DATE_EPOCH", "GO_EXTLINK_ENABLED"}
+		"GODEBUG", "GO111MODULE", "GOFIPS140", "CC", "CXX", "LC_ALL", "SOURCE_DATE_EPOCH", "GO_EXTLINK_ENABLED"}
 	env := slices.DeleteFunc(os.Environ(), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
 		return slices.Contains(drop, name) || strings.HasPrefix(name, "CGO_")
