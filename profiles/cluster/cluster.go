@@ -285,6 +285,14 @@ func (c *Cluster) Endpoint() string {
 	return Endpoint{Host: c.NodeAddress(c.ControlPlanes()[0]).String(), Port: APIPort}.String()
 }
 
+// APIServer is the API server that a node's own components talk to, as host and port: a control plane's is its own.
+func (c *Cluster) APIServer(n *Node) string {
+	if n.Role == RoleControlPlane {
+		return Endpoint{Host: c.NodeAddress(n).String(), Port: APIPort}.String()
+	}
+	return c.Endpoint()
+}
+
 // ServiceAddress is the n-th address of the service CIDR.
 func (c *Cluster) ServiceAddress(n int) netip.Addr {
 	a := c.Kubernetes.ServiceCIDR.Addr()

@@ -1,0 +1,142 @@
+package pki
+
+import (
+	"net/netip"
+	"path"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/profiles/cluster"
+)
+
+// File is a file for a node.
+type File struct {
+	Path string // absolute
+	Mode uint32 // 0600 for what is secret, else 0644
+	Data []byte
+}
+
+// names of Kubernetes' own users and groups (its RBAC bootstrap policy), and of ours (the image's addons bind them).
+const (
+	groupMasters      = "system:masters"
+	groupNodes        = "system:nodes"
+	userKubelet       = "system:node:" // + node name
+	userProxy         = "system:kube-proxy"
+	userController    = "system:kube-controller-manager"
+	userScheduler     = "system:kube-scheduler"
+	userFlannel       = "slipway:flanneld"
+	userAPIToKubelet  = "slipway:apiserver-kubelet-client"
+	userAddons        = "slipway:addons"
+	userFrontProxy    = "front-proxy-client"
+	userAPIServer     = "kube-apiserver"
+	userAPIServerEtcd = "kube-apiserver-etcd-client"
+	localAPIServer    = "https://127.0.0.1:6443"
+	localhost         = "localhost"
+	secret            = 0o600
+	open              = 0o644
+	serviceName       = "kubernetes"
+)
+
+// NodeFiles are all files with keys and certificates that a node gets: every node its kubelet's, kube-proxy's and
+// flanneld's kubeconfig and the cluster authority's certificate; a control plane besides that the cluster authority's
+// key, the service account key, the servers' certificates and the kubeconfigs of its components.
+func (id *Identity) NodeFiles(c *cluster.Cluster, n *cluster.Node, env Environment) ([]File, error) {
+	if err := id.belongs(c); err != nil {
+		return nil, err
+	}
+	m := &maker{id: id, env: env}
+	m.add(path.Join(bootspec.PKIDirectory, "ca.crt"), open, id.CA.PEM())
+	server := "https://" + c.APIServer(n)
+	m.kubeconfig("kubelet", server, Leaf{CommonName: userKubelet + n.Name, Organization: []string{groupNodes}, Lifetime: KubeletLifetime})
+	m.kubeconfig("kube-proxy", server, Leaf{CommonName: userProxy})
+	m.kubeconfig("flanneld", server, Leaf{CommonName: userFlannel})
+	if n.Role == cluster.RoleControlPlane {
+		m.controlPlane(c, n)
+	}
+	return m.files, m.err
+}
+
+// maker collects files until an error.
+type maker struct {
+	id    *Identity
+	env   Environment
+	files []File
+	err   error
+}
+
+func (m *maker) add(path string, mode uint32, data []byte) {
+	m.files = append(m.files, File{Path: path, Mode: mode, Data: data})
+}
+
+func (m *maker) kubeconfig(name, server string, l Leaf) {
+	if l.Lifetime == 0 {
+		l.Lifetime = LeafLifetime
+	}
+	data, err := m.id.Kubeconfig(server, name, l, m.env)
+	if err != nil && m.err == nil {
+		m.err = err
+	}
+	m.add(path.Join(bootspec.KubeconfigDirectory, name+".conf"), secret, data)
+}
+
+// leaf adds name.crt and name.key, signed by an authority.
+func (m *maker) leaf(name string, a *Authority, l Leaf) {
+	l.Lifetime = LeafLifetime
+	pair, err := a.Issue(l, m.env)
+	if err != nil && m.err == nil {
+		m.err = err
+	}
+	m.add(path.Join(bootspec.PKIDirectory, name+".crt"), open, pair.Certificate)
+	m.add(path.Join(bootspec.PKIDirectory, name+".key"), secret, pair.Key)
+}
+
+// controlPlane adds what only control planes get.
+func (m *maker) controlPlane(c *cluster.Cluster, n *cluster.Node) {
+	pki := func(name string) string { return path.Join(bootspec.PKIDirectory, name) }
+	authority, err := m.id.CA.KeyPEM()
+	account, err2 := encodeKey(m.id.ServiceAccount)
+	public, err3 := encodePublicKey(&m.id.ServiceAccount.PublicKey)
+	for _, e := range []error{err, err2, err3} {
+		if e != nil && m.err == nil {
+			m.err = e
+		}
+	}
+	m.add(pki("ca.key"), secret, authority)
+	m.add(pki("sa.key"), secret, account)
+	m.add(pki("sa.pub"), open, public)
+	m.add(pki("front-proxy-ca.crt"), open, m.id.FrontProxy.PEM())
+	m.add(pki("etcd/ca.crt"), open, m.id.Etcd.PEM())
+
+	address, loopback := c.NodeAddress(n), netip.MustParseAddr("127.0.0.1")
+	m.leaf("apiserver", m.id.CA, apiServer(c, n))
+	m.leaf("apiserver-kubelet-client", m.id.CA, Leaf{CommonName: userAPIToKubelet, Client: true})
+	m.leaf("front-proxy-client", m.id.FrontProxy, Leaf{CommonName: userFrontProxy, Client: true})
+	// etcd presents its server certificate as a client's too, to itself (its gRPC gateway).
+	m.leaf("etcd/server", m.id.Etcd, Leaf{CommonName: n.Name, Names: []string{n.Name, localhost}, Addresses: []netip.Addr{address, loopback}, Server: true, Client: true})
+	m.leaf("etcd/peer", m.id.Etcd, Leaf{CommonName: n.Name, Names: []string{n.Name, localhost}, Addresses: []netip.Addr{address, loopback}, Server: true, Client: true})
+	m.leaf("etcd/apiserver-client", m.id.Etcd, Leaf{CommonName: userAPIServerEtcd, Client: true})
+
+	m.kubeconfig("controller-manager", localAPIServer, Leaf{CommonName: userController})
+	m.kubeconfig("scheduler", localAPIServer, Leaf{CommonName: userScheduler})
+	m.kubeconfig("addons", localAPIServer, Leaf{CommonName: userAddons, Organization: []string{groupMasters}})
+}
+
+// apiServer is the certificate of a node's API server: every name and address that clients reach it by.
+func apiServer(c *cluster.Cluster, n *cluster.Node) Leaf {
+	l := Leaf{
+		CommonName: userAPIServer, Server: true,
+		Names: []string{
+			serviceName, serviceName + ".default", serviceName + ".default.svc",
+			serviceName + ".default.svc." + c.Kubernetes.ClusterDomain, localhost, n.Name,
+		},
+		Addresses: []netip.Addr{c.KubernetesService(), c.NodeAddress(n), netip.MustParseAddr("127.0.0.1")},
+	}
+	host := c.Kubernetes.Endpoint.Host
+	if address, err := netip.ParseAddr(host); err == nil {
+		if address != c.NodeAddress(n) {
+			l.Addresses = append(l.Addresses, address)
+		}
+	} else if host != "" {
+		l.Names = append(l.Names, host)
+	}
+	return l
+}

@@ -1,0 +1,289 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/slipway-os/slipway/profiles/cluster"
+)
+
+// Files of an identity folder. The record is what makes it one.
+const (
+	recordFile     = "identity.json"
+	encryptionFile = "encryption.key"
+	accountFile    = "sa.key"
+	maxFile        = 64 << 10 // bytes
+)
+
+// Errors of Create and Load that callers branch on.
+var (
+	// ErrExists: there is an identity (or something else) in the folder already. Nothing was changed.
+	ErrExists = errors.New("the folder is not empty")
+	// ErrIncomplete: files of the identity are missing.
+	ErrIncomplete = errors.New("the identity is incomplete")
+	// ErrExposed: others than the owner may read the identity.
+	ErrExposed = errors.New("others may read the identity")
+)
+
+type record struct {
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"`
+	Cluster    string    `json:"cluster"`
+	Created    time.Time `json:"created"`
+}
+
+const recordKind = "Identity"
+
+// Create makes an identity for a cluster and keeps it in dir (0700, files 0600), which must not exist or be empty. The
+// folder appears whole or not at all: it is made beside and renamed. Its parent folders are made when they are missing.
+func Create(dir string, c *cluster.Cluster, env Environment) (*Identity, error) {
+	fail := func(err error) (*Identity, error) {
+		return nil, fmt.Errorf("cannot create identity %s: %w", dir, err)
+	}
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return fail(ErrExists)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fail(err)
+	}
+	id, err := generate(c.Metadata.Name, env)
+	if err != nil {
+		return fail(err)
+	}
+	files, err := id.files(env.Now)
+	if err != nil {
+		return fail(err)
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return fail(err)
+	}
+	beside, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+".new-") // 0700
+	if err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(beside) // gone already when the rename was done
+	if err := writeFiles(beside, files); err != nil {
+		return fail(err)
+	}
+	// os.Rename never replaces a folder, and os.Remove only an empty one: of two that create at once one wins whole.
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fail(ErrExists)
+	}
+	if err := os.Rename(beside, dir); errors.Is(err, fs.ErrExist) {
+		return fail(ErrExists)
+	} else if err != nil {
+		return fail(err)
+	}
+	if err := syncFolder(parent); err != nil {
+		return fail(err)
+	}
+	return id, nil
+}
+
+// files are the identity's files by name.
+func (id *Identity) files(now time.Time) (map[string][]byte, error) {
+	files := map[string][]byte{encryptionFile: []byte(base64.StdEncoding.EncodeToString(id.EncryptionKey) + "\n")}
+	for name, a := range id.authorities() {
+		key, err := encodeKey((*a).Key)
+		if err != nil {
+			return nil, err
+		}
+		files[name+".crt"], files[name+".key"] = (*a).PEM(), key
+	}
+	account, err := encodeKey(id.ServiceAccount)
+	if err != nil {
+		return nil, err
+	}
+	files[accountFile] = account
+	text, err := json.MarshalIndent(record{APIVersion: cluster.Version, Kind: recordKind, Cluster: id.Cluster, Created: now.UTC().Truncate(time.Second)}, "", "  ")
+	files[recordFile] = append(text, '\n')
+	return files, err
+}
+
+// authorities are the places of the authorities by the names of their files.
+func (id *Identity) authorities() map[string]**Authority {
+	return map[string]**Authority{"ca": &id.CA, "etcd-ca": &id.Etcd, "front-proxy-ca": &id.FrontProxy}
+}
+
+func writeFiles(dir string, files map[string][]byte) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for name, data := range files {
+		if err := writeFile(root, name, data); err != nil {
+			return err
+		}
+	}
+	return syncFolder(dir)
+}
+
+func writeFile(root *os.Root, name string, data []byte) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Load reads the identity in dir. It refuses one that others may read (ErrExposed, with the command that ends it), that
+// lacks files (ErrIncomplete), or whose keys and certificates don't belong together. A folder that doesn't exist is
+// fs.ErrNotExist.
+func Load(dir string) (*Identity, error) {
+	fail := func(err error) (*Identity, error) {
+		return nil, fmt.Errorf("cannot load identity %s: %w", dir, err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fail(err)
+	}
+	defer root.Close()
+	info, err := root.Stat(".")
+	if err != nil {
+		return fail(err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fail(fmt.Errorf("%w: its folder has mode %04o (run: chmod 700 %s)", ErrExposed, info.Mode().Perm(), dir))
+	}
+	files, err := readFiles(root, dir)
+	if err != nil {
+		return fail(err)
+	}
+	id, err := parse(files)
+	if err != nil {
+		return fail(err)
+	}
+	return id, nil
+}
+
+func readFiles(root *os.Root, dir string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	var missing []string
+	for _, name := range []string{recordFile, "ca.crt", "ca.key", "etcd-ca.crt", "etcd-ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", accountFile, encryptionFile} {
+		data, err := readFile(root, dir, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, name)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		files[name] = data
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%w: %s missing (restore it from a backup, or choose another folder to create one)", ErrIncomplete, strings.Join(missing, ", "))
+	}
+	return files, nil
+}
+
+func readFile(root *os.Root, dir, name string) ([]byte, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", name)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		path := filepath.Join(dir, name)
+		return nil, fmt.Errorf("%w: %s has mode %04o (run: chmod 600 %s)", ErrExposed, name, info.Mode().Perm(), path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is over the limit of %d bytes", name, maxFile)
+	}
+	return data, err
+}
+
+func parse(files map[string][]byte) (*Identity, error) {
+	var r record
+	d := json.NewDecoder(bytes.NewReader(files[recordFile]))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return nil, fmt.Errorf("%s: %w", recordFile, err)
+	}
+	if r.APIVersion != cluster.Version || r.Kind != recordKind {
+		return nil, fmt.Errorf("%s: %s %s is not an identity that this slipway reads", recordFile, r.APIVersion, r.Kind)
+	}
+	id := &Identity{Cluster: r.Cluster}
+	for name, a := range id.authorities() {
+		var err error
+		if *a, err = parseAuthority(files[name+".crt"], files[name+".key"]); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	var err error
+	if id.ServiceAccount, err = parseKey(files[accountFile]); err != nil {
+		return nil, fmt.Errorf("%s: %w", accountFile, err)
+	}
+	id.EncryptionKey, err = base64.StdEncoding.DecodeString(strings.TrimSpace(string(files[encryptionFile])))
+	if err != nil || len(id.EncryptionKey) != 32 {
+		return nil, fmt.Errorf("%s: not 32 bytes in base64", encryptionFile)
+	}
+	return id, nil
+}
+
+func parseAuthority(certificate, key []byte) (*Authority, error) {
+	block, rest := pem.Decode(certificate)
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("not one certificate in PEM")
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	if !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return nil, errors.New("the certificate is not an authority's")
+	}
+	k, err := parseKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if !k.PublicKey.Equal(c.PublicKey) {
+		return nil, errors.New("certificate and key don't belong together")
+	}
+	return &Authority{Certificate: c, Key: k}, nil
+}
+
+func parseKey(data []byte) (*ecdsa.PrivateKey, error) {
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("not one PKCS #8 key in PEM")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, errors.New("not a PKCS #8 key") // the cause could tell of the key
+	}
+	k, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("not an ECDSA key")
+	}
+	return k, nil
+}
