@@ -42,6 +42,7 @@ func Finish(t *rootfs.Tree, s Settings) error {
 		f.maskUnits,
 		f.preset,
 		f.upToDate,
+		f.dropRights,
 	} {
 		if err := step(); err != nil {
 			return fmt.Errorf("cannot finish root tree: %w", err)
@@ -204,6 +205,18 @@ func (f *finisher) upToDate() error {
 	for _, p := range []string{"etc/.updated", "var/.updated"} {
 		if err := f.file(p, 0o644, text); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// dropRights takes the set-user-ID and set-group-ID bits and file capabilities of all programs away: nobody logs in, so
+// nobody needs to gain rights.
+func (f *finisher) dropRights() error {
+	for _, e := range f.tree.All() {
+		if e.Type == rootfs.Regular {
+			e.Mode &^= 0o6000
+			delete(e.Xattrs, "security.capability")
 		}
 	}
 	return nil

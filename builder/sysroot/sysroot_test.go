@@ -226,3 +226,19 @@ func certificate(t *testing.T, name string) []byte {
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
+
+func TestNoProgramGainsRights(t *testing.T) {
+	tr := base(t)
+	for _, e := range []rootfs.Entry{
+		{Path: "usr/bin/mount", Type: rootfs.Regular, Mode: 0o4755, Content: rootfs.Inline(nil)},
+		{Path: "usr/bin/ping", Type: rootfs.Regular, Mode: 0o755, Content: rootfs.Inline(nil), Xattrs: map[string]string{"security.capability": "x"}},
+	} {
+		if err := tr.Add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finished(t, tr, settings())
+	if got := tr.Dump(); strings.Contains(got, ": 4755") || strings.Contains(got, "security.capability") {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,199 @@
+package bake
+
+import (
+	"bytes"
+	"context"
+	"debug/buildinfo"
+	"debug/elf"
+	"encoding/json"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/slipway-os/slipway/builder/archive"
+	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/rootfs"
+	"github.com/slipway-os/slipway/profiles/role"
+)
+
+const images = "../../images"
+
+// shippedTree is the root tree of a shipped role, from the shipped definition and lock. It is made only from what the
+// user's cache holds already, but for the agent, which is compiled when it changed.
+func shippedTree(t *testing.T, name string) *rootfs.Tree {
+	t.Helper()
+	p, r := shippedPlan(t, name)
+	cache := os.Getenv("SLIPWAY_CACHE")
+	if cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			t.Skip(err)
+		}
+		cache = filepath.Join(dir, "slipway")
+	}
+	packages := archive.NewCache(cache)
+	for _, q := range append(p.Packages, p.Kernel) {
+		if _, err := os.Stat(packages.Path(q.SHA256)); err != nil {
+			t.Skipf("package %s is not in the cache; a bake puts it there", q.Name)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var missing string
+	builder, err := component.New(component.Options{ImagesDir: images, CacheDir: cache, Progress: func(p component.Progress) {
+		if p.Component != agent && (p.Step == "compiling" || p.Step == "downloading") {
+			missing = p.Component
+			cancel()
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := begin(ctx, Options{
+		Plan: p, Role: r, Package: packages.Path, Out: t.TempDir(), Cache: filepath.Join(cache, "bake"),
+		Component: func(ctx context.Context, name string) (component.Component, error) {
+			return builder.Build(ctx, name, p.Arch)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.out.close()
+	for _, verb := range []func() error{b.buildComponents, b.unpackPackages, b.assembleRoot, b.indexModules, b.finishRoot} {
+		if err := verb(); err != nil {
+			if ctx.Err() != nil {
+				t.Skipf("component %s is not in the cache; a bake puts it there", missing)
+			}
+			t.Fatal(err)
+		}
+	}
+	return b.tree
+}
+
+func shippedPlan(t *testing.T, name string) (*plan.Plan, *role.Role) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(images, plan.DefinitionName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	def, err := plan.LoadDefinition(plan.DefinitionName, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lock plan.Lock
+	if text, err = os.ReadFile(filepath.Join(images, plan.LockName)); err == nil {
+		err = json.Unmarshal(text, &lock)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := role.Load(role.Embedded(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := plan.Make(def, &lock, r, "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, r
+}
+
+// TestWorkerHoldsNoControlPlane looks for the control plane by name, and inside every binary.
+func TestWorkerHoldsNoControlPlane(t *testing.T) {
+	foreign := []string{"k8s.io/kubernetes/cmd/kube-apiserver/app", "k8s.io/kubernetes/cmd/kube-controller-manager/app", "k8s.io/kubernetes/cmd/kube-scheduler/app"}
+	for _, name := range []string{"worker", "control-plane"} {
+		found := map[string]bool{}
+		for p, data := range binaries(t, shippedTree(t, name)) {
+			for _, f := range foreign {
+				if bytes.Contains(data, []byte(f)) {
+					found[p+" has "+f] = true
+				}
+			}
+			if info, err := buildinfo.Read(bytes.NewReader(data)); err == nil {
+				for _, m := range info.Deps {
+					if strings.HasPrefix(m.Path, "go.etcd.io/etcd/server") {
+						found[p+" has etcd"] = true
+					}
+				}
+			}
+			if base := path.Base(p); base == "etcd" || base == "kube-apiserver" {
+				found[p] = true
+			}
+		}
+		if name == "worker" && len(found) > 0 {
+			t.Errorf("a worker's image holds parts of the control plane: %v", found)
+		}
+		if name == "control-plane" && len(found) < 4 {
+			t.Errorf("a control plane's image holds only %v: this test would find nothing in a worker's", found)
+		}
+	}
+}
+
+// binaries are the ELF files of a tree.
+func binaries(t *testing.T, tree *rootfs.Tree) map[string][]byte {
+	t.Helper()
+	found := map[string][]byte{}
+	for _, e := range tree.All() {
+		if e.Type != rootfs.Regular || e.Content.Size < 64 || strings.HasPrefix(e.Path, "usr/lib/modules/") {
+			continue
+		}
+		data, err := e.Content.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
+			found[e.Path] = data
+		}
+	}
+	return found
+}
+
+// TestLibrariesAreThere follows what every binary of the shipped images is linked to.
+func TestLibrariesAreThere(t *testing.T) {
+	for _, name := range []string{"worker", "control-plane"} {
+		tree := shippedTree(t, name)
+		for p, data := range binaries(t, tree) {
+			f, err := elf.NewFile(bytes.NewReader(data))
+			if err != nil {
+				t.Errorf("%s: %v", p, err)
+				continue
+			}
+			for _, section := range f.Progs {
+				if section.Type == elf.PT_INTERP {
+					interpreter := make([]byte, section.Filesz)
+					section.ReadAt(interpreter, 0)
+					if _, ok := tree.Resolve(strings.Trim(string(interpreter), "/\x00")); !ok {
+						t.Errorf("%s: %s needs %s", name, p, interpreter)
+					}
+				}
+			}
+			libraries, _ := f.ImportedLibraries()
+			for _, l := range libraries {
+				if !inAny(tree, l, "usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64", "usr/lib/systemd", "usr/lib/x86_64-linux-gnu/systemd", path.Dir(p)) {
+					t.Errorf("%s: %s needs %s", name, p, l)
+				}
+			}
+		}
+	}
+}
+
+func inAny(tree *rootfs.Tree, name string, folders ...string) bool {
+	for _, f := range folders {
+		if _, ok := tree.Resolve(path.Join(f, name)); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// TestNothingRunsAsSomebodyElse: nobody logs in, so no program needs to change its user.
+func TestNothingRunsAsSomebodyElse(t *testing.T) {
+	for _, e := range shippedTree(t, "control-plane").All() {
+		if e.Type == rootfs.Regular && e.Mode&0o6000 != 0 {
+			t.Errorf("%s (%04o) of %s", e.Path, e.Mode, e.Origin)
+		}
+	}
+}
