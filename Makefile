@@ -1,0 +1,66 @@
+# Slipway. `make run` shows it at work, `make test` proves it; both set up what they need.
+
+CLUSTER  ?= lab
+IMAGES   ?= images
+OUT      ?= out
+FUZZTIME ?= 10m
+# ONCE=1 makes `make run` end when all checks are done, on a terminal too.
+ONCE     ?=
+
+ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
+
+# What the product and its tests need of a Debian 12 or 13 machine, besides Go.
+PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-tools \
+	qemu-system-x86 qemu-utils ovmf iproute2 nftables kmod \
+	cryptsetup-bin atftp tftp-hpa udhcpc isc-dhcp-client curl
+
+.PHONY: run build test lint bench fuzz deps clean help
+
+help: ## say what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
+
+run: deps build ## bake both roles and boot them to a Ready cluster in QEMU
+	bin/slipway bake --images $(IMAGES) --role control-plane,worker --out $(OUT)/images
+	bin/slipway identity --cluster $(CLUSTER) --identity $(OUT)/identity-$(notdir $(CLUSTER)) --keep
+	@$(ROOT) bin/slipway rack up --cluster $(CLUSTER) --images $(IMAGES) --artifacts $(OUT)/images \
+		--identity $(OUT)/identity-$(notdir $(CLUSTER)) --logs $(OUT)/logs \
+		--cache "$${SLIPWAY_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/slipway}" $(if $(ONCE),--once)
+
+build: ## build slipway and slipway-agent into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./builder/slipway ./agent/slipway-agent
+
+test: deps build lint ## everything: unit, fuzz seeds, namespaces, the command line, and `make run` in virtual machines
+	go test -timeout 20m $$(go list ./... | grep -v /test/e2e)
+	@for m in $$(find images/components -name '*_test.go' -printf '%h\n' | cut -d/ -f1-3 | sort -u); do \
+		echo "go test $$m"; (cd $$m && CGO_ENABLED=0 go test -trimpath -timeout 30m ./...) || exit 1; done
+	go test -count=1 -timeout 60m -v ./test/e2e
+
+lint: ## gofmt and go vet
+	@bad=$$(gofmt -l agent builder images profiles test); test -z "$$bad" || { echo "gofmt: $$bad" >&2; exit 1; }
+	go vet ./...
+
+bench: deps build ## print the figures of docs/figures.md (boots virtual machines)
+	go test -run '^$$' -bench . -benchtime 1s ./builder/... ./agent/... ./images/... | grep -E '^(Benchmark|ok|FAIL|panic)' | grep -v 'no test files'
+	go run ./test/figures
+
+fuzz: ## run every fuzz target for FUZZTIME (10m)
+	@grep -rln --include='*_test.go' '^func Fuzz' agent builder images/bootspec images/document images/manifest profiles | while read -r f; do \
+		sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$f" | while read -r name; do \
+			echo "$$(dirname "$$f") $$name"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$f")" || exit 1; \
+		done || exit 1; \
+	done
+
+deps: ## install the Debian packages that are missing, and check Go
+	@missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; done; \
+	if test -n "$$missing"; then \
+		command -v apt-get >/dev/null || { echo "missing packages:$$missing (this is no Debian: install them yourself)" >&2; exit 1; }; \
+		echo "installing:$$missing"; \
+		$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -q update && \
+		$(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $$missing || exit 1; fi
+	@command -v go >/dev/null || { echo "Go is missing: install Go $$(sed -n 's/^go //p' go.mod) or newer and put it into PATH" >&2; exit 1; }
+	@go version >/dev/null || { echo "this Go can't build Slipway: install Go $$(sed -n 's/^go //p' go.mod) or newer" >&2; exit 1; }
+
+clean: ## remove what was built here (caches stay)
+	rm -rf bin out

@@ -1,0 +1,161 @@
+package rack
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/slipway-os/slipway/builder/netboot"
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// nodeError is a failure that is one node's.
+type nodeError struct {
+	node string
+	err  error
+	log  string // the failing unit's own words
+}
+
+func (e *nodeError) Error() string { return e.node + ": " + e.err.Error() }
+func (e *nodeError) Unwrap() error { return e.err }
+
+// A failure that a node reports stands when nothing newer came for a while; until then the node may heal itself.
+const healing = 60 * time.Second
+
+// restarts is how often a machine may boot until that is a failure.
+const restarts = 3
+
+// patience is how long a node may take from one step to the next: several times what an emulated machine takes that has
+// half a processor.
+func patience(from bootspec.Event) time.Duration {
+	switch from {
+	case bootspec.EventPowerOn, bootspec.EventOffer, bootspec.EventKernelSent:
+		return 4 * time.Minute
+	case bootspec.EventNetworkUp, bootspec.EventUnitsStarted, bootspec.EventProvisioned:
+		return 8 * time.Minute
+	default:
+		return 5 * time.Minute
+	}
+}
+
+// watch follows all boots until every node is Ready.
+func (r *rack) watch(ctx context.Context) ([]Timeline, error) {
+	screen := newScreen(r.Out, r.Live)
+	defer screen.close()
+	lastSeen := map[string]progress{}
+	for {
+		timelines, err := r.timelines(ctx)
+		if err != nil {
+			return nil, err
+		}
+		screen.show(timelines)
+		if !slices.ContainsFunc(timelines, func(t Timeline) bool { return !t.ready() }) {
+			return timelines, nil
+		}
+		if err := r.judge(timelines, lastSeen, time.Now()); err != nil {
+			screen.close()
+			writeTimelines(r.Out, timelines)
+			return timelines, err
+		}
+		select {
+		case <-ctx.Done():
+			screen.close()
+			writeTimelines(r.Out, timelines)
+			return timelines, slowest(timelines, context.Cause(ctx))
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func (r *rack) timelines(ctx context.Context) ([]Timeline, error) {
+	list, err := r.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byName := map[string]netboot.NodeStatus{}
+	for _, n := range list {
+		byName[n.Name] = n
+	}
+	var timelines []Timeline
+	for _, m := range r.machines {
+		timelines = append(timelines, timeline(m.node.Name, m.node.Role, m.started, byName[m.node.Name]))
+	}
+	return timelines, nil
+}
+
+// progress is how far a node had come when it was last looked at, and since when.
+type progress struct {
+	event bootspec.Event
+	count int
+	since time.Time
+}
+
+// judge says what is wrong with a boot, if something is.
+func (r *rack) judge(timelines []Timeline, seen map[string]progress, now time.Time) error {
+	for i, t := range timelines {
+		if t.ready() {
+			continue
+		}
+		last, count := t.last(), t.Boots*1000+len(t.Events)
+		if seen[t.Node].count != count {
+			seen[t.Node] = progress{event: last.Event, count: count, since: now}
+		}
+		waited := now.Sub(seen[t.Node].since)
+		switch m := r.machines[i]; {
+		case !m.running():
+			return &nodeError{node: t.Node, err: r.ended(m)}
+		case last.Event == bootspec.EventFailed && waited > healing:
+			return &nodeError{node: t.Node, err: fmt.Errorf("the node reports: %s", last.Detail), log: last.Log}
+		case t.Boots >= restarts:
+			return &nodeError{node: t.Node, err: fmt.Errorf("it started %d times; the last boot came to %q %s", t.Boots, last.Event, last.Detail)}
+		case waited > patience(last.Event):
+			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q", waited.Seconds(), last.Event)}
+		case panicked(m.serial):
+			return &nodeError{node: t.Node, err: fmt.Errorf("its kernel panicked after %q", last.Event)}
+		}
+	}
+	return nil
+}
+
+// panicked looks for the kernel's last words in a serial log.
+func panicked(serial string) bool {
+	text, err := os.ReadFile(serial)
+	return err == nil && bytes.Contains(text, []byte("Kernel panic - not syncing"))
+}
+
+// slowest blames the node that is furthest from Ready for an end of the wait.
+func slowest(timelines []Timeline, cause error) error {
+	behind := timelines[0]
+	for _, t := range timelines[1:] {
+		if !t.ready() && (behind.ready() || len(t.Events) < len(behind.Events)) {
+			behind = t
+		}
+	}
+	return &nodeError{node: behind.Node, err: fmt.Errorf("it came to %q: %w", behind.last().Event, cause)}
+}
+
+func sortWaits(waits []Wait) {
+	sort.SliceStable(waits, func(i, j int) bool { return waits[i].Seconds > waits[j].Seconds })
+}
+
+// explain prints what helps to find a failure's cause: the failing unit's words and the tail of the node's serial log.
+func (r *rack) explain(err error) {
+	node := nodeOf(err)
+	for _, m := range r.machines {
+		if node != "" && m.node.Name != node {
+			continue
+		}
+		if e := asNodeError(err); e != nil && e.log != "" {
+			fmt.Fprintf(r.Out, "\n--- %s: the failing unit's own words\n%s\n", m.node.Name, strings.TrimRight(e.log, "\n"))
+		}
+		fmt.Fprintf(r.Out, "\n--- %s: the last lines of its serial console\n%s\n", m.node.Name, tail(m.serial, 60))
+	}
+	if r.Logs != "" {
+		fmt.Fprintf(r.Out, "\nWhole logs: %s\n", r.Logs)
+	}
+}
