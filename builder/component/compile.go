@@ -80,9 +80,7 @@ func finish(binary string) (File, error) {
 // build id.
 func compile(ctx context.Context, spec Spec, b Build, t *toolchain, parallel int, binary string, report reporter) error {
 	flags := []string{"-s", "-w", "-buildid="}
-	cgo := "CGO_ENABLED=0"
 	if b.CGO {
-		cgo = "CGO_ENABLED=1"
 		flags = append(flags, "-linkmode=external", `"-extldflags=-static -Wl,--build-id=none"`)
 	}
 	args := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly", "-tags=" + strings.Join(b.Tags, ","),
@@ -91,7 +89,7 @@ func compile(ctx context.Context, spec Spec, b Build, t *toolchain, parallel int
 		args = append(args, "-p", strconv.Itoa(parallel))
 	}
 	command := t.command(ctx, spec.ModuleDir(), t.goTool, append(args, "--", b.Package)...)
-	command.Env = append(command.Env, cgo)
+	command.Env = append(command.Env, b.cgoSetting())
 	reader, writer := io.Pipe()
 	command.Stdout, command.Stderr = writer, writer
 	problems := make(chan string, 1)

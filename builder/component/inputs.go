@@ -110,13 +110,14 @@ func (in inputs) addPackages(ctx context.Context, spec Spec, t *toolchain) error
 		return err
 	}
 	for _, b := range spec.Builds {
-		command := []string{"list", "-deps", "-tags=" + strings.Join(b.Tags, ","),
-			"-json=ImportPath,Dir,Standard,Module,GoFiles,CgoFiles,CFiles,HFiles,SFiles,SysoFiles,EmbedFiles", "--", b.Package}
-		said, err := t.run(ctx, spec.ModuleDir(), command...)
+		command := t.command(ctx, spec.ModuleDir(), t.goTool, "list", "-deps", "-tags="+strings.Join(b.Tags, ","),
+			"-json=ImportPath,Dir,Standard,Module,GoFiles,CgoFiles,CFiles,HFiles,SFiles,SysoFiles,EmbedFiles", "--", b.Package)
+		command.Env = append(command.Env, b.cgoSetting())
+		list, err := said(ctx, command)
 		if err != nil {
 			return fmt.Errorf("cannot list what %s needs: %w", b.Package, err)
 		}
-		for decoder := json.NewDecoder(bytes.NewReader(said)); ; {
+		for decoder := json.NewDecoder(bytes.NewReader(list)); ; {
 			var p listed
 			if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
 				break
@@ -178,7 +179,7 @@ func moduleSums(name string) (map[string]string, error) {
 
 // refuseLocalReplacements refuses a go.mod that takes a module from a folder: no sum vouches for what lies there.
 func refuseLocalReplacements(ctx context.Context, spec Spec, t *toolchain) error {
-	said, err := t.run(ctx, spec.ModuleDir(), "mod", "edit", "-json")
+	text, err := t.run(ctx, spec.ModuleDir(), "mod", "edit", "-json")
 	if err != nil {
 		return fmt.Errorf("cannot read go.mod: %w", err)
 	}
@@ -187,7 +188,7 @@ func refuseLocalReplacements(ctx context.Context, spec Spec, t *toolchain) error
 			Old, New struct{ Path, Version string }
 		}
 	}
-	if err := json.Unmarshal(said, &mod); err != nil {
+	if err := json.Unmarshal(text, &mod); err != nil {
 		return fmt.Errorf("cannot read go.mod: %w", err)
 	}
 	for _, r := range mod.Replace {

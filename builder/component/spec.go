@@ -52,6 +52,13 @@ type Build struct {
 	LDFlags []string `yaml:"ldflags"` // in addition to those every build has
 }
 
+func (b Build) cgoSetting() string {
+	if b.CGO {
+		return "CGO_ENABLED=1"
+	}
+	return "CGO_ENABLED=0"
+}
+
 // Download is one binary as its makers built it.
 type Download struct {
 	Arch   string   `yaml:"arch"` // as Go names it

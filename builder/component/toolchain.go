@@ -49,11 +49,11 @@ func findToolchain(ctx context.Context, spec Spec, arch string) (*toolchain, err
 			return nil, err
 		}
 	}
-	said, err := t.run(ctx, os.TempDir(), append([]string{"env", "-json"}, bytesDependOn()...)...)
+	settings, err := t.run(ctx, os.TempDir(), append([]string{"env", "-json"}, bytesDependOn()...)...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask go for its settings: %w", err)
 	}
-	if err := json.Unmarshal(said, &t.settings); err != nil {
+	if err := json.Unmarshal(settings, &t.settings); err != nil {
 		return nil, fmt.Errorf("cannot read go's settings: %w", err)
 	}
 	return t, nil
@@ -139,7 +139,7 @@ func (t *toolchain) environment() []string {
 		return slices.Contains(drop, name) || strings.HasPrefix(name, "CGO_")
 	})
 	env = append(env, "GOOS=linux", "GOARCH="+t.arch, "GOFLAGS=-mod=readonly", "GOWORK=off", "GOTOOLCHAIN=local",
-		"GOAMD64=v1", "GOARM64=v8.0", "CGO_CFLAGS=-O2", "CGO_LDFLAGS=-O2", "LC_ALL=C")
+		"GOAMD64=v1", "GOARM64=v8.0", "CGO_ENABLED=0", "CGO_CFLAGS=-O2", "CGO_LDFLAGS=-O2", "LC_ALL=C")
 	if t.cc != "" {
 		env = append(env, "CC="+t.cc)
 	}
@@ -148,13 +148,17 @@ func (t *toolchain) environment() []string {
 
 // run runs `go` quietly and gives what it prints.
 func (t *toolchain) run(ctx context.Context, dir string, args ...string) ([]byte, error) {
-	command := t.command(ctx, dir, t.goTool, args...)
+	return said(ctx, t.command(ctx, dir, t.goTool, args...))
+}
+
+// said runs a command of `go` and gives what it prints.
+func said(ctx context.Context, command *exec.Cmd) ([]byte, error) {
 	var problems bytes.Buffer
 	command.Stderr = &problems
 	out, err := command.Output()
 	sweep(ctx, command)
 	if err != nil {
-		return nil, fmt.Errorf("go %s: %w: %s", args[0], cause(ctx, err), tail(problems.String()))
+		return nil, fmt.Errorf("go %s: %w: %s", command.Args[1], cause(ctx, err), tail(problems.String()))
 	}
 	return out, nil
 }
