@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -28,6 +29,8 @@ func (c cache) get(want Component) (Component, bool) {
 	dir := filepath.Join(c.dir, want.Key)
 	made, err := c.read(dir, want)
 	if err == nil {
+		now := time.Now()
+		_ = os.Chtimes(dir, now, now) // used: prune takes the one that wasn't for longest
 		return made, true
 	}
 	if !errors.Is(err, os.ErrNotExist) || exists(dir) {
@@ -105,7 +108,38 @@ func (c cache) put(want Component, in inputs, build func(dir string) ([]File, er
 			made.Files[i].Source = filepath.Join(final, f.Source)
 		}
 	}
+	c.prune(made)
 	return made, nil
+}
+
+// kept is how many results of one component and architecture stay: enough to go back and forth between branches.
+const kept = 5
+
+// prune removes the results of a component that were not used for longest. What can't be read or removed stays: the next
+// build tries again.
+func (c cache) prune(made Component) {
+	records, _ := filepath.Glob(filepath.Join(c.dir, "[0-9a-f]*", recordName))
+	type result struct {
+		dir  string
+		used time.Time
+	}
+	var same []result
+	for _, name := range records {
+		dir := filepath.Dir(name)
+		info, err := os.Stat(dir)
+		if err != nil || dir == filepath.Join(c.dir, made.Key) {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		var r record
+		if err == nil && json.Unmarshal(text, &r) == nil && r.Component.Name == made.Name && r.Component.Arch == made.Arch {
+			same = append(same, result{dir, info.ModTime()})
+		}
+	}
+	slices.SortFunc(same, func(a, b result) int { return b.used.Compare(a.used) })
+	for _, old := range same[min(kept-1, len(same)):] {
+		_ = os.RemoveAll(old.dir)
+	}
 }
 
 func writeRecord(dir string, r record) error {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // files are written below a folder: name -> content.
@@ -210,6 +211,45 @@ func TestDamagedResultIsBuiltAgain(t *testing.T) {
 				t.Errorf("digest is %s, before %s (%v)", sum, first.Files[0].SHA256, err)
 			}
 		})
+	}
+}
+
+// Results that were not used for longest make room; one that is used again stays.
+func TestCacheKeepsWhatWasUsedLast(t *testing.T) {
+	c := cache{t.TempDir()}
+	make := func(version string) Component {
+		t.Helper()
+		in := inputs{"version": version}
+		want := Component{Name: "hello", Version: version, Arch: "amd64", Key: in.key()}
+		made, err := c.put(want, in, func(dir string) ([]File, error) {
+			return []File{{Path: "/a", Source: "a", SHA256: digest(nil)}}, os.WriteFile(filepath.Join(dir, "a"), nil, 0o755)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	}
+	var all []Component
+	for i := range kept + 2 {
+		made := make(string(rune('a' + i)))
+		used := time.Unix(int64(1000+i), 0)
+		if err := os.Chtimes(filepath.Join(c.dir, made.Key), used, used); err != nil {
+			t.Fatal(err)
+		}
+		if all = append(all, made); i == kept-1 {
+			if _, ok := c.get(all[0]); !ok {
+				t.Fatal("the first result is gone before there are too many")
+			}
+		}
+	}
+	var left strings.Builder
+	for _, made := range all {
+		if _, ok := c.get(made); ok {
+			left.WriteString(made.Version)
+		}
+	}
+	if left.String() != "adefg" {
+		t.Errorf("versions %s are left", left.String())
 	}
 }
 
