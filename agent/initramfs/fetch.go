@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -187,27 +188,39 @@ func (t *transfer) accept(resp *http.Response) error {
 	return nil
 }
 
-// copy takes the body, never more than is missing.
+// copy takes the body, never more than is missing. One processor hashes what another receives.
 func (t *transfer) copy(body io.Reader, stall *time.Timer) error {
-	buf := make([]byte, 256<<10)
+	full, free := make(chan []byte, 4), make(chan []byte, 4)
+	for range cap(free) {
+		free <- make([]byte, 256<<10)
+	}
+	var hashing sync.WaitGroup
+	hashing.Go(func() {
+		for chunk := range full {
+			t.sum.Write(chunk)
+			free <- chunk[:cap(chunk)]
+		}
+	})
+	defer hashing.Wait() // after this the digest is that of t.at bytes
+	defer close(full)
 	spoken := time.Now()
 	for t.at < t.Size {
+		buf := <-free
 		n, err := body.Read(buf[:min(int64(len(buf)), t.Size-t.at)])
 		if n > 0 {
 			stall.Reset(t.Stall)
 			if _, werr := t.out.WriteAt(buf[:n], t.at); werr != nil {
 				return fmt.Errorf("no room in memory: %w", werr)
 			}
-			t.sum.Write(buf[:n])
 			t.at += int64(n)
 		}
-		if t.at == t.Size {
+		full <- buf[:n]
+		switch {
+		case t.at == t.Size:
 			return nil
-		}
-		if err == io.EOF {
+		case err == io.EOF:
 			return io.ErrUnexpectedEOF
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 		if time.Since(spoken) > 5*time.Second {
