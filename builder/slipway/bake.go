@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-os/slipway/builder/bake"
+	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
+	"github.com/slipway-os/slipway/profiles/role"
+)
+
+// bakeFlags are what bake needs besides what an image is made of.
+type bakeFlags struct {
+	imageFlags
+	names []string
+	out   string
+	plans bool
+}
+
+func bakeCommand(a *app) *cobra.Command {
+	var flags bakeFlags
+	c := &cobra.Command{
+		Use:   "bake --role ROLE[,ROLE] --out DIR",
+		Short: "Bake images for roles",
+		Long: `bake makes an image for each role from the lock: packages, components, root image with its verity tree,
+initrd, unified kernel image and manifest. It needs no root rights. DIR gets only finished files, named
+slipway-ROLE-VERSION-ARCH.EXT: .efi the unified kernel image, .root the root image, .json the manifest (written last).
+Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.`,
+		Args: noWords,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if flags.plans {
+				return printPlans(a, flags)
+			}
+			if err := needs(c, "role", "out"); err != nil {
+				return err
+			}
+			return bakeRoles(c.Context(), a, flags)
+		},
+	}
+	flags.register(c)
+	c.Flags().StringSliceVar(&flags.names, "role", nil, "roles to bake")
+	c.Flags().StringVar(&flags.out, "out", "", "folder of the artifacts")
+	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
+	a.outputFlag(c)
+	return c
+}
+
+// order is one image to bake.
+type order struct {
+	plan *plan.Plan
+	role *role.Role
+}
+
+// orders makes the plans of all wanted images.
+func (f *bakeFlags) orders(w *workshop) ([]order, error) {
+	roles, err := f.loadRoles(f.names)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := plan.ReadLock(w.lockFile())
+	if err != nil {
+		return nil, err
+	}
+	var list []order
+	for _, arch := range f.arches {
+		for _, r := range roles {
+			p, err := plan.Make(w.definition, lock, r, arch)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, order{p, r})
+		}
+	}
+	return list, nil
+}
+
+func printPlans(a *app, flags bakeFlags) error {
+	w, err := flags.open(a)
+	if err != nil {
+		return err
+	}
+	orders, err := flags.orders(w)
+	if err != nil {
+		return err
+	}
+	for _, o := range orders {
+		if _, err := a.out.Write(o.plan.JSON()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
+	w, err := flags.open(a)
+	if err != nil {
+		return err
+	}
+	orders, err := flags.orders(w)
+	if err != nil {
+		return err
+	}
+	p := newProgress(a)
+	defer p.end()
+	var plans []*plan.Plan
+	for _, o := range orders {
+		plans = append(plans, o.plan)
+	}
+	if err := plan.Fetch(ctx, w.source, plans, p.fetching("packages")); err != nil {
+		return err
+	}
+	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Progress: p.building})
+	if err != nil {
+		return err
+	}
+	var baked []*manifest.Manifest
+	for _, o := range orders {
+		m, err := bake.Bake(ctx, bake.Options{
+			Plan: o.plan, Role: o.role, Out: flags.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path,
+			Component: func(ctx context.Context, name string) (component.Component, error) {
+				return builder.Build(ctx, name, o.plan.Arch)
+			},
+			Progress: p.baking(o.plan.Role),
+		})
+		if err != nil {
+			return err
+		}
+		baked = append(baked, m)
+	}
+	p.end()
+	return a.print(baked, func(out io.Writer) error {
+		for _, m := range baked {
+			printBaked(out, flags.out, m)
+		}
+		return nil
+	})
+}
+
+func printBaked(w io.Writer, dir string, m *manifest.Manifest) {
+	base := filepath.Join(dir, bootspec.ArtifactBase(m.Role, m.Version, m.Arch))
+	uki, _ := m.Artifact(manifest.KindUKI)
+	root, _ := m.Artifact(manifest.KindRoot)
+	fmt.Fprintf(w, "baked %s: unified kernel image %s, root image %s\n", base, bytesText(uki.Size), bytesText(root.Size))
+}
+
+// bytesText is a size for people, in MB (10^6 bytes).
+func bytesText(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

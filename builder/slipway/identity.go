@@ -1,0 +1,77 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-os/slipway/builder/pki"
+)
+
+func identityCommand(a *app) *cobra.Command {
+	var flags clusterFlags
+	var keep bool
+	c := &cobra.Command{
+		Use:   "identity --cluster FILE",
+		Short: "Make a cluster's identity: its certificate authorities and keys",
+		Long: `identity makes the certificate authorities and keys of a cluster and keeps them in a folder that only its
+owner may read. Whoever has it has the cluster: keep it safe, and keep a copy. It is never made anew over an old one.`,
+		Args: noWords,
+		RunE: func(c *cobra.Command, _ []string) error { return makeIdentity(a, c, flags, keep) },
+	}
+	flags.register(c)
+	flags.registerIdentity(c)
+	c.Flags().BoolVar(&keep, "keep", false, "if there is one already, check it and leave it as it is")
+	a.outputFlag(c)
+	return c
+}
+
+func (a *app) pki() pki.Environment { return pki.Environment{Now: a.now(), Rand: rand.Reader} }
+
+func makeIdentity(a *app, c *cobra.Command, flags clusterFlags, keep bool) error {
+	d, err := flags.load(c)
+	if err != nil {
+		return err
+	}
+	dir := flags.identityDir(d)
+	made := true
+	id, err := pki.Create(dir, d.Cluster, a.pki())
+	if errors.Is(err, pki.ErrExists) && keep {
+		made = false
+		id, err = loadIdentity(&flags, d)
+	}
+	if err != nil {
+		return err
+	}
+	result := struct {
+		Folder  string    `json:"folder"`
+		Cluster string    `json:"cluster"`
+		Made    bool      `json:"made"`
+		Until   time.Time `json:"until"`
+	}{dir, id.Cluster, made, id.CA.Certificate.NotAfter}
+	return a.print(result, func(w io.Writer) error {
+		verb := "made"
+		if !made {
+			verb = "kept"
+		}
+		_, err := fmt.Fprintf(w, "%s the identity of %s in %s; its authorities are valid until %s\n", verb, id.Cluster, dir, result.Until.Format(time.DateOnly))
+		return err
+	})
+}
+
+// loadIdentity reads an identity and wants it to be this cluster's.
+func loadIdentity(flags *clusterFlags, d *clusterDocument) (*pki.Identity, error) {
+	dir := flags.identityDir(d)
+	id, err := pki.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	if id.Cluster != d.Metadata.Name {
+		return nil, fmt.Errorf("the identity in %s is that of cluster %s, not of %s", dir, id.Cluster, d.Metadata.Name)
+	}
+	return id, nil
+}

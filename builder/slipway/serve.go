@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-os/slipway/builder/netboot"
+	"github.com/slipway-os/slipway/builder/nodeconfig"
+)
+
+// serveFlags are what serve needs besides the cluster.
+type serveFlags struct {
+	clusterFlags
+	artifacts, network, state string
+	verbose                   bool
+}
+
+func serveCommand(a *app) *cobra.Command {
+	var flags serveFlags
+	c := &cobra.Command{
+		Use:   "serve --cluster FILE --artifacts DIR",
+		Short: "Serve a rack: DHCP, TFTP, HTTP, node configurations and node states",
+		Long: `serve is the boot server of one cluster document. It answers the machines of the document (and others only if
+the document says so) with an address, the image of their role and their own configuration, and keeps what they report.
+It needs the rights to listen on ports 67 and 69 and to send raw frames (root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW).`,
+		Args: noWords,
+		RunE: func(c *cobra.Command, _ []string) error {
+			d, err := flags.load(c)
+			if err != nil {
+				return err
+			}
+			if err := needs(c, "artifacts"); err != nil {
+				return err
+			}
+			return serve(c.Context(), a, flags, d)
+		},
+	}
+	flags.register(c)
+	flags.registerIdentity(c)
+	c.Flags().StringVar(&flags.artifacts, "artifacts", "", "folder of baked images")
+	c.Flags().StringVar(&flags.network, "interface", "", "network interface to serve on (default: the one with the server's address)")
+	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
+	c.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "log every packet's decision")
+	return c
+}
+
+func serve(ctx context.Context, a *app, flags serveFlags, d *clusterDocument) error {
+	id, err := loadIdentity(&flags.clusterFlags, d)
+	if err != nil {
+		return err
+	}
+	if flags.state == "" {
+		flags.state = filepath.Join("/var/lib/slipway", d.Metadata.Name)
+	}
+	level := slog.LevelInfo
+	if flags.verbose {
+		level = slog.LevelDebug
+	}
+	server, err := netboot.New(netboot.Config{
+		Site: netboot.FromCluster(d.Cluster), Artifacts: flags.artifacts, Version: d.Image.Version,
+		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now,
+		Log: slog.New(slog.NewTextHandler(a.words, &slog.HandlerOptions{Level: level})),
+		NodeConfig: func(node string) ([]byte, error) {
+			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("cannot start the boot server: %w", err)
+	}
+	return server.Run(ctx)
+}

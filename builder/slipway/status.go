@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/slipway-os/slipway/builder/netboot"
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+func statusCommand(a *app) *cobra.Command {
+	var flags clusterFlags
+	var server string
+	c := &cobra.Command{
+		Use:   "status --cluster FILE | --server URL",
+		Short: "Show the rack's state, as the boot server knows it",
+		Args:  noWords,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if server == "" {
+				d, err := flags.load(c)
+				if err != nil {
+					return err
+				}
+				server = serverURL(d)
+			}
+			return printStatus(c.Context(), a, server)
+		},
+	}
+	flags.register(c)
+	c.Flags().StringVar(&server, "server", "", "base URL of the boot server (default: that of the cluster document)")
+	a.outputFlag(c)
+	return c
+}
+
+// serverURL is the base URL of a document's boot server.
+func serverURL(d *clusterDocument) string {
+	port := d.Provisioning.HTTPPort
+	if port == 0 {
+		port = bootspec.DefaultHTTPPort
+	}
+	return "http://" + net.JoinHostPort(d.Provisioning.Server.String(), strconv.Itoa(port))
+}
+
+// maxStatus bounds the server's answer in bytes.
+const maxStatus = 32 << 20
+
+func printStatus(ctx context.Context, a *app, server string) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(server, "/")+bootspec.RouteNodes, nil)
+	if err != nil {
+		return fmt.Errorf("cannot ask the boot server: %w", err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("cannot ask the boot server (is `slipway serve` running?): %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("cannot ask the boot server: %s answers %s", server, answer.Status)
+	}
+	var nodes []netboot.NodeStatus
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxStatus)).Decode(&nodes); err != nil {
+		return fmt.Errorf("cannot read the boot server's answer: %w", err)
+	}
+	return a.print(nodes, func(w io.Writer) error { return writeStatus(w, nodes, a.now()) })
+}
+
+// writeStatus prints a line for each machine.
+func writeStatus(w io.Writer, nodes []netboot.NodeStatus, now time.Time) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NODE\tROLE\tMAC\tADDRESS\tSTATE\tLAST SEEN\tWHAT")
+	for _, n := range nodes {
+		name, seen := n.Name, "never"
+		if name == "" {
+			name = "(unknown)"
+		}
+		if !n.LastSeen.IsZero() {
+			seen = now.Sub(n.LastSeen).Round(time.Second).String() + " ago"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, dash(n.Role), n.MAC, dash(n.Address), n.State, seen, dash(what(n)))
+	}
+	return table.Flush()
+}
+
+// what is the newest thing known of a machine, in words.
+func what(n netboot.NodeStatus) string {
+	events := n.Boot().Events
+	if len(events) == 0 {
+		return n.Last
+	}
+	last := events[len(events)-1]
+	if last.Unit != "" && !strings.Contains(last.Detail, last.Unit) {
+		return last.Unit + ": " + last.Detail
+	}
+	return last.Detail
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
