@@ -33,11 +33,10 @@ func (e *SnippetError) Error() string {
 func parseSnippet(s cluster.Snippet, own []pki.File) (types.Config, error) {
 	config, result, err := ignition.ParseCompatibleVersion(s.Data)
 	if err != nil {
-		message := " not a valid Ignition configuration: " + err.Error()
 		if where := places(result); where != "" {
-			message = where
+			return config, &SnippetError{Path: s.Path, Message: where}
 		}
-		return config, &SnippetError{Path: s.Path, Message: message, Hint: "Slipway takes Ignition configurations of spec 3.0.0 to 3.5.0"}
+		return config, &SnippetError{Path: s.Path, Message: " not a valid Ignition configuration: " + err.Error(), Hint: "Slipway takes Ignition configurations of spec 3.0.0 to 3.5.0"}
 	}
 	for _, r := range refusals(config) {
 		if r.present {

@@ -1,0 +1,4 @@
+package nodeconfig
+
+// ParseSnippet is for the fuzz target.
+var ParseSnippet = parseSnippet
