@@ -140,7 +140,7 @@ func (m *merger) finish() {
 	for _, list := range []*[]string{&r.Packages, &r.Components, &r.ContainerImages, &r.Modules, &r.Enable, &r.Mask} {
 		*list = slices.Compact(slices.Sorted(slices.Values(*list)))
 	}
-	m.wantImages()
+	m.importImages()
 	for _, at := range slices.Sorted(maps.Keys(m.files)) {
 		r.Files = append(r.Files, m.files[at])
 	}
@@ -150,21 +150,26 @@ func (m *merger) finish() {
 }
 
 const (
-	unitFolder   = "/usr/lib/systemd/system/"
-	imagesTarget = "slipway-images.target"
-	imageUnit    = "slipway-image@.service"
+	unitFolder  = "/usr/lib/systemd/system/"
+	imagesUnit  = "slipway-images.service"
+	imagesDrop  = unitFolder + imagesUnit + ".d/10-images.conf"
+	importImage = "/usr/bin/ctr --namespace k8s.io images import --local --discard-unpacked-layers --snapshotter overlayfs" +
+		" --label io.cri-containerd.image=managed --label io.cri-containerd.pinned=pinned"
 )
 
-// wantImages has each container image given to containerd at boot, by an instance of the unit that does it, if the role
-// has that unit.
-func (m *merger) wantImages() {
-	if _, ok := m.files[unitFolder+imageUnit]; !ok {
+// importImages has each container image given to containerd at boot, by the unit for it, if the role has that unit. Layers
+// are unpacked then and dropped: a node keeps in memory the unpacked image only. The label keeps the kubelet from removing
+// an image that nothing uses: it could not be had again.
+func (m *merger) importImages() {
+	if _, ok := m.files[unitFolder+imagesUnit]; !ok {
 		return
 	}
+	var drop strings.Builder
+	drop.WriteString("[Service]\n")
 	for _, name := range m.role.ContainerImages {
-		at := unitFolder + imagesTarget + ".wants/" + strings.Replace(imageUnit, "@", "@"+name, 1)
-		m.files[at] = File{Path: at, Mode: 0o777, Link: "../" + imageUnit}
+		fmt.Fprintf(&drop, "ExecStart=%s %s/%s.tar\n", importImage, bootspec.ContainerImagesDirectory, name)
 	}
+	m.files[imagesDrop] = File{Path: imagesDrop, Mode: 0o644, Content: []byte(drop.String())}
 }
 
 func (m *merger) fault(message, hint string) {
