@@ -36,13 +36,22 @@ func (b *baker) componentNames() []string {
 
 func (b *baker) buildComponents() error {
 	b.step("build components")
-	b.components = map[string]component.Component{}
-	for _, name := range b.componentNames() {
-		c, err := b.Component(b.ctx, name)
-		if err != nil {
+	names := b.componentNames()
+	built := make([]component.Component, len(names))
+	group, ctx := errgroup.WithContext(b.ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, name := range names {
+		group.Go(func() (err error) {
+			built[i], err = b.Component(ctx, name)
 			return err
-		}
-		b.components[name] = c
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	b.components = map[string]component.Component{}
+	for i, name := range names {
+		b.components[name] = built[i]
 	}
 	return nil
 }
@@ -221,20 +230,23 @@ func (b *baker) addRole() error {
 func (b *baker) indexModules() error {
 	b.step("index kernel modules")
 	folder := path.Join("usr/lib/modules", b.Plan.KernelRelease)
-	var modules []kmod.Module
+	var files []*rootfs.Entry
 	for _, e := range b.tree.All() {
-		if !strings.HasPrefix(e.Path, folder+"/") || !kmod.IsModule(e.Path) {
-			continue
+		if strings.HasPrefix(e.Path, folder+"/") && kmod.IsModule(e.Path) {
+			files = append(files, e)
 		}
-		data, err := e.Content.Bytes()
-		if err != nil {
-			return fmt.Errorf("cannot read %s of %s: %w", e.Path, e.Origin, err)
-		}
-		m, err := kmod.Read(strings.TrimPrefix(e.Path, folder+"/"), bytes.NewReader(data))
-		if err != nil {
+	}
+	modules := make([]kmod.Module, len(files))
+	group := errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, e := range files {
+		group.Go(func() (err error) {
+			modules[i], err = readModule(e, strings.TrimPrefix(e.Path, folder+"/"))
 			return err
-		}
-		modules = append(modules, m)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	index, err := b.newIndex(folder, modules)
 	if err != nil {
@@ -245,6 +257,14 @@ func (b *baker) indexModules() error {
 		return fmt.Errorf("the role loads a module that the image doesn't have: %w", err)
 	}
 	return addFiles(b.tree, folder, index.Files())
+}
+
+func readModule(e *rootfs.Entry, path string) (kmod.Module, error) {
+	data, err := e.Content.Bytes()
+	if err != nil {
+		return kmod.Module{}, fmt.Errorf("cannot read %s of %s: %w", e.Path, e.Origin, err)
+	}
+	return kmod.Read(path, bytes.NewReader(data))
 }
 
 func (b *baker) newIndex(folder string, modules []kmod.Module) (*kmod.Index, error) {
