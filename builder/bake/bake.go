@@ -68,7 +68,7 @@ func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, er
 	if err != nil {
 		return nil, false, err
 	}
-	defer b.out.close()
+	defer b.end()
 	for _, verb := range []func() error{
 		b.buildComponents,
 		b.unpackPackages,
@@ -129,9 +129,15 @@ func begin(ctx context.Context, o Options) (*baker, error) {
 	}
 	out, err := newOutput(o.Out)
 	if err != nil {
+		stages.leave()
 		return nil, err
 	}
 	return &baker{Options: o, ctx: ctx, stages: stages, out: out, tree: rootfs.New()}, nil
+}
+
+func (b *baker) end() {
+	b.out.close()
+	b.stages.leave()
 }
 
 func (b *baker) allPackages() []plan.Package {

@@ -404,3 +404,29 @@ func TestFailureKeepsEarlierBake(t *testing.T) {
 		}
 	}
 }
+
+// TestKilledBakeLeavesNothingForLong: what a killed bake left half-made goes with the next one, but not while another
+// bake is at work.
+func TestKilledBakeLeavesNothingForLong(t *testing.T) {
+	k := newKitchen(t)
+	k.bake()
+	left := filepath.Join(k.cache, "stages", ".new-123")
+	if err := os.Mkdir(left, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	other, err := newStages(k.cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("it is still there")
+	}
+	if err := os.Mkdir(left, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	k.bake()
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("taken away although another bake is at work: %v", err)
+	}
+	other.leave()
+}

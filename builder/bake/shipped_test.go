@@ -61,7 +61,7 @@ func shippedTree(t *testing.T, name string) *rootfs.Tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.out.close()
+	defer b.end()
 	for _, verb := range []func() error{b.buildComponents, b.unpackPackages, b.assembleRoot, b.indexModules, b.finishRoot} {
 		if err := verb(); err != nil {
 			if ctx.Err() != nil {

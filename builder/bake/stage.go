@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/rootfs"
@@ -24,6 +26,7 @@ import (
 type stages struct {
 	dir    string
 	layers *layer.Store
+	lock   *os.File // held shared while a bake uses the cache
 	mu     sync.Mutex
 	used   []usedStage // by this bake
 }
@@ -51,8 +54,30 @@ func newStages(dir string) (*stages, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stages{dir: dir, layers: layers}, nil
+	s := &stages{dir: dir, layers: layers}
+	return s, s.enter()
 }
+
+// enter marks the cache as used. When nobody else uses it, what bakes that were killed left half-made is taken away.
+func (s *stages) enter() (err error) {
+	if s.lock, err = os.OpenFile(filepath.Join(s.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644); err != nil {
+		return fmt.Errorf("cannot use cache folder: %w", err)
+	}
+	if unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		for _, folder := range []string{s.dir, s.layers.Dir()} {
+			left, _ := filepath.Glob(filepath.Join(folder, ".new-*"))
+			for _, path := range left {
+				os.RemoveAll(path)
+			}
+		}
+	}
+	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_SH); err != nil {
+		return fmt.Errorf("cannot use cache folder %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+func (s *stages) leave() { s.lock.Close() }
 
 // stage is a stage's file as content that is checked when it is read, and what is known of it is filled into about (a
 // pointer). When it is not there, make writes the file and fills about.

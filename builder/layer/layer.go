@@ -69,6 +69,9 @@ func NewStore(dir string) (*Store, error) {
 	return &Store{dir: dir}, nil
 }
 
+// Dir is the store's folder.
+func (s *Store) Dir() string { return s.dir }
+
 // Open is the layer of the .deb with that SHA-256. When it is not in the store yet, or not whole, the .deb is asked for,
 // checked against the digest and unpacked.
 func (s *Store) Open(digest string, path func() (string, error)) (*Layer, error) {

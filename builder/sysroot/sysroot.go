@@ -160,7 +160,8 @@ func (f *finisher) alternatives() error {
 }
 
 // identity says what image this is. A machine-id of "uninitialized" makes each first boot of a node a first boot to
-// systemd too (machine-id(5)).
+// systemd too (machine-id(5)). The time of clock-epoch, which is the plan's like that of all files, is the earliest that
+// systemd lets the clock say: a machine whose clock is years behind can check certificates until it has the time.
 func (f *finisher) identity() error {
 	s := f.settings
 	id := "slipway-" + s.Role
@@ -176,6 +177,7 @@ func (f *finisher) identity() error {
 		{"usr/lib/os-release", release},
 		{strings.TrimPrefix(bootspec.ImageRelease, "/"), image},
 		{"etc/machine-id", "uninitialized\n"},
+		{"usr/lib/clock-epoch", ""},
 	} {
 		if err := f.file(file[0], 0o644, file[1]); err != nil {
 			return err
