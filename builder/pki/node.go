@@ -15,25 +15,36 @@ type File struct {
 	Data []byte
 }
 
-// names of Kubernetes' own users and groups (its RBAC bootstrap policy), and of ours (the image's addons bind them).
+// Users and groups that Kubernetes' own RBAC bootstrap policy and node authorizer know.
 const (
-	groupMasters      = "system:masters"
-	groupNodes        = "system:nodes"
-	userKubelet       = "system:node:" // + node name
-	userProxy         = "system:kube-proxy"
-	userController    = "system:kube-controller-manager"
-	userScheduler     = "system:kube-scheduler"
+	groupMasters   = "system:masters"
+	groupNodes     = "system:nodes"
+	userKubelet    = "system:node:" // + node name
+	userProxy      = "system:kube-proxy"
+	userController = "system:kube-controller-manager"
+	userScheduler  = "system:kube-scheduler"
+)
+
+// Users of ours. The image's addons and the units' flags name them too (profiles/role).
+const (
 	userFlannel       = "slipway:flanneld"
 	userAPIToKubelet  = "slipway:apiserver-kubelet-client"
 	userAddons        = "slipway:addons"
 	userFrontProxy    = "front-proxy-client"
 	userAPIServer     = "kube-apiserver"
 	userAPIServerEtcd = "kube-apiserver-etcd-client"
-	localAPIServer    = "https://127.0.0.1:6443"
-	localhost         = "localhost"
-	secret            = 0o600
-	open              = 0o644
-	serviceName       = "kubernetes"
+)
+
+const (
+	localhost      = "localhost"
+	localAPIServer = "https://127.0.0.1:6443"
+	apiService     = "kubernetes" // the Service through which pods reach the API
+)
+
+// Modes of files.
+const (
+	secret = 0o600
+	public = 0o644
 )
 
 // NodeFiles are all files with keys and certificates that a node gets: every node its kubelet's, kube-proxy's and
@@ -44,7 +55,7 @@ func (id *Identity) NodeFiles(c *cluster.Cluster, n *cluster.Node, env Environme
 		return nil, err
 	}
 	m := &maker{id: id, env: env}
-	m.add(path.Join(bootspec.PKIDirectory, "ca.crt"), open, id.CA.PEM())
+	m.add(path.Join(bootspec.PKIDirectory, "ca.crt"), public, id.CA.PEM())
 	server := "https://" + c.APIServer(n)
 	m.kubeconfig("kubelet", server, Leaf{CommonName: userKubelet + n.Name, Organization: []string{groupNodes}, Lifetime: KubeletLifetime})
 	m.kubeconfig("kube-proxy", server, Leaf{CommonName: userProxy})
@@ -55,7 +66,7 @@ func (id *Identity) NodeFiles(c *cluster.Cluster, n *cluster.Node, env Environme
 	return m.files, m.err
 }
 
-// maker collects files until an error.
+// maker collects files and the first error.
 type maker struct {
 	id    *Identity
 	env   Environment
@@ -85,7 +96,7 @@ func (m *maker) leaf(name string, a *Authority, l Leaf) {
 	if err != nil && m.err == nil {
 		m.err = err
 	}
-	m.add(path.Join(bootspec.PKIDirectory, name+".crt"), open, pair.Certificate)
+	m.add(path.Join(bootspec.PKIDirectory, name+".crt"), public, pair.Certificate)
 	m.add(path.Join(bootspec.PKIDirectory, name+".key"), secret, pair.Key)
 }
 
@@ -94,7 +105,7 @@ func (m *maker) controlPlane(c *cluster.Cluster, n *cluster.Node) {
 	pki := func(name string) string { return path.Join(bootspec.PKIDirectory, name) }
 	authority, err := m.id.CA.KeyPEM()
 	account, err2 := encodeKey(m.id.ServiceAccount)
-	public, err3 := encodePublicKey(&m.id.ServiceAccount.PublicKey)
+	verifier, err3 := encodePublicKey(&m.id.ServiceAccount.PublicKey)
 	for _, e := range []error{err, err2, err3} {
 		if e != nil && m.err == nil {
 			m.err = e
@@ -102,9 +113,9 @@ func (m *maker) controlPlane(c *cluster.Cluster, n *cluster.Node) {
 	}
 	m.add(pki("ca.key"), secret, authority)
 	m.add(pki("sa.key"), secret, account)
-	m.add(pki("sa.pub"), open, public)
-	m.add(pki("front-proxy-ca.crt"), open, m.id.FrontProxy.PEM())
-	m.add(pki("etcd/ca.crt"), open, m.id.Etcd.PEM())
+	m.add(pki("sa.pub"), public, verifier)
+	m.add(pki("front-proxy-ca.crt"), public, m.id.FrontProxy.PEM())
+	m.add(pki("etcd/ca.crt"), public, m.id.Etcd.PEM())
 
 	address, loopback := c.NodeAddress(n), netip.MustParseAddr("127.0.0.1")
 	m.leaf("apiserver", m.id.CA, apiServer(c, n))
@@ -125,8 +136,8 @@ func apiServer(c *cluster.Cluster, n *cluster.Node) Leaf {
 	l := Leaf{
 		CommonName: userAPIServer, Server: true,
 		Names: []string{
-			serviceName, serviceName + ".default", serviceName + ".default.svc",
-			serviceName + ".default.svc." + c.Kubernetes.ClusterDomain, localhost, n.Name,
+			apiService, apiService + ".default", apiService + ".default.svc",
+			apiService + ".default.svc." + c.Kubernetes.ClusterDomain, localhost, n.Name,
 		},
 		Addresses: []netip.Addr{c.KubernetesService(), c.NodeAddress(n), netip.MustParseAddr("127.0.0.1")},
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/slipway-os/slipway/builder/pki"
+	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
 func TestCreateAndLoad(t *testing.T) {
@@ -184,4 +186,43 @@ func TestNoKeyInErrors(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), lines[2][:8]) {
 		t.Errorf("%v", err)
 	}
+}
+
+// FuzzLoad damages one file of an identity: it loads whole, or not at all with the file's name in the error.
+func FuzzLoad(f *testing.F) {
+	dir := filepath.Join(f.TempDir(), "identity")
+	c, err := cluster.Parse("lab.yaml", cluster.Lab())
+	if err != nil {
+		f.Fatal(err)
+	}
+	if _, err := pki.Create(dir, c, environment(1)); err != nil {
+		f.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		f.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			f.Fatal(err)
+		}
+		files[e.Name()] = data
+		f.Add(e.Name(), data)
+	}
+	f.Fuzz(func(t *testing.T, name string, data []byte) {
+		damaged := maps.Clone(files)
+		if _, ok := files[name]; !ok {
+			return
+		}
+		damaged[name] = data
+		id, err := pki.Parse(damaged)
+		if (id == nil) == (err == nil) {
+			t.Fatalf("identity %v, error %v", id, err)
+		}
+		if base := strings.TrimSuffix(strings.TrimSuffix(name, ".crt"), ".key"); err != nil && !strings.Contains(err.Error(), base) {
+			t.Fatalf("%s: %v", name, err)
+		}
+	})
 }

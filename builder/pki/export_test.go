@@ -1,0 +1,4 @@
+package pki
+
+// Parse is for the fuzz target.
+var Parse = parse
