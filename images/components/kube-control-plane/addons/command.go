@@ -1,5 +1,5 @@
 // Package addons is slipway-addons, the control plane's caretaker: it applies the manifests a cluster needs (name
-// service, roles) and approves the serving certificates that kubelets ask for.
+// service, access rules), approves the serving certificates that kubelets ask for, and labels nodes with their role.
 //
 // It is not a package manager: it applies what lies in its directories and deletes nothing.
 package addons
@@ -25,7 +25,7 @@ const requestDeadline = 30 * time.Second
 
 // NewCommand is the slipway-addons command.
 func NewCommand() *cobra.Command {
-	var kubeconfig string
+	var kubeconfig, nodes string
 	var directories []string
 	command := &cobra.Command{
 		Use:           "slipway-addons --kubeconfig FILE --manifests DIR[,DIR...]",
@@ -36,17 +36,18 @@ func NewCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			return run(ctx, kubeconfig, directories)
+			return run(ctx, kubeconfig, nodes, directories)
 		},
 	}
 	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file of a cluster administrator")
 	command.Flags().StringSliceVar(&directories, "manifests", nil, "directories with manifests, in order")
+	command.Flags().StringVar(&nodes, "nodes", "/etc/slipway/nodes.json", "file with the roles of the cluster's nodes; may be missing")
 	_ = command.MarkFlagRequired("kubeconfig")
 	_ = command.MarkFlagRequired("manifests")
 	return command
 }
 
-func run(ctx context.Context, kubeconfig string, directories []string) error {
+func run(ctx context.Context, kubeconfig, nodes string, directories []string) error {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read kubeconfig: %w", err)
@@ -62,6 +63,7 @@ func run(ctx context.Context, kubeconfig string, directories []string) error {
 		return fmt.Errorf("cannot make a client: %w", err)
 	}
 	go approveForever(ctx, client)
+	go labelForever(ctx, client, nodes)
 	a := &applier{discovery: client.Discovery(), objects: objects, directories: directories}
 	a.applyForever(ctx, func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) })
 	return nil
