@@ -20,7 +20,14 @@ type decoder struct {
 	full   bool // a bound was passed; nothing more is read
 }
 
+// maxCollected bounds the faults that are collected, so that a large file of nonsense is refused at once.
+const maxCollected = 10 * MaxFaults
+
 func (d *decoder) fault(n *yaml.Node, path, message, hint string) {
+	if len(d.faults) >= maxCollected {
+		d.full = true
+		return
+	}
 	d.faults = append(d.faults, Fault{File: d.source.name, Line: n.Line, Col: n.Column, Path: path, Message: message, Hint: hint})
 }
 
@@ -120,7 +127,7 @@ func shorten(s string) string {
 // pairs calls visit for each key of a mapping that is a plain word and not a duplicate.
 func (d *decoder) pairs(path string, n *yaml.Node, visit func(key, value *yaml.Node)) {
 	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !d.full; i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!null" {
 			d.fault(key, path, "a key is not a plain word", "")
@@ -211,7 +218,14 @@ func (d *decoder) anything(path string, n *yaml.Node, out reflect.Value, depth i
 		kind = reflect.TypeFor[string]()
 	}
 	v := reflect.New(kind).Elem()
-	d.value(path, n, v, depth)
+	switch v.Kind() {
+	case reflect.Map:
+		d.mapping(path, n, v, depth)
+	case reflect.Slice:
+		d.sequence(path, n, v, depth)
+	default:
+		d.scalar(path, n, v)
+	}
 	out.Set(v)
 }
 

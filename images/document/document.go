@@ -27,7 +27,7 @@ const (
 	MaxSize   = 1 << 20 // bytes
 	MaxDepth  = 64      // nested values, aliases followed
 	MaxValues = 100_000 // values, counted each time an alias is followed
-	MaxFaults = 100     // faults kept; what is over is counted
+	MaxFaults = 100     // faults told; what is over is counted
 )
 
 // Fault is one thing wrong in a document.

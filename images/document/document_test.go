@@ -1,6 +1,7 @@
 package document_test
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -88,7 +89,7 @@ func TestFaults(t *testing.T) {
 		{"tag", "name: !!binary aGVsbG8=\n", `f:1:7: name: tag !!binary is not supported (remove it)`},
 		{"syntax", "name: a\n  b: c: d\n", `f:2: not valid YAML: mapping values are not allowed in this context`},
 		{"unknown alias", "name: *x\n", `f:1: not valid YAML: unknown anchor 'x' referenced`},
-		{"billion laughs", laughs, `f:2:24: any[4][3][1][7][4][5]: the document has over 100000 values (use fewer aliases)`},
+		{"billion laughs", laughs, `f:2:30: any[4][7][0][7][0][7]: the document has over 100000 values (use fewer aliases)`},
 		{"self reference", "any: &a [*a]\n", `f:1:6: any` + strings.Repeat("[0]", 32) + `: values are nested over 64 deep (an alias may not lie in its own anchor)`},
 		{"too large", "name: " + strings.Repeat("a", document.MaxSize), `f: 1048582 bytes are over the limit of 1048576`},
 	}
@@ -103,6 +104,23 @@ func TestFaults(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestManyFaults: a large file of nonsense is refused with its first faults and a count.
+func TestManyFaults(t *testing.T) {
+	var b strings.Builder
+	for i := range 50_000 {
+		fmt.Fprintf(&b, "k%d: 1\n", i)
+	}
+	var out sample
+	_, err := document.Decode("f", []byte(b.String()), &out)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != document.MaxFaults+1 || !strings.HasPrefix(lines[99], "f:100:1: k99: unknown field") || lines[100] != "and 900 more" {
+		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
 	}
 }
 
