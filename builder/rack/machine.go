@@ -53,7 +53,10 @@ func arguments(s spec) []string {
 	} else {
 		// Without cx16 emulated guests take another path for 16-byte atomics, which TCG gets right; the small
 		// translation buffer halves the emulator's memory. Without svm nobody loads KVM, which would only cost time.
-		args = append(args, "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,-cx16,-svm")
+		args = append(args, "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,-cx16,-svm",
+			// Linux checks at boot that the timer ticks in step with the processor, and panics where it does not: on a
+			// busy host emulation is not in step. systemd-stub takes the argument from here (systemd-stub(7)).
+			"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check")
 	}
 	args = append(args,
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode,

@@ -112,20 +112,27 @@ func (r *rack) judge(timelines []Timeline, seen map[string]progress, now time.Ti
 		case last.Event == bootspec.EventFailed && waited > healing:
 			return &nodeError{node: t.Node, err: fmt.Errorf("the node reports: %s", last.Detail), log: last.Log}
 		case t.Boots >= restarts:
-			return &nodeError{node: t.Node, err: fmt.Errorf("it started %d times; the last boot came to %q %s", t.Boots, last.Event, last.Detail)}
+			return &nodeError{node: t.Node, err: fmt.Errorf("it started %d times; the last boot came to %q %s%s", t.Boots, last.Event, last.Detail, panicked(m.serial))}
 		case waited > patience(last.Event):
-			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q", waited.Seconds(), last.Event)}
-		case panicked(m.serial):
-			return &nodeError{node: t.Node, err: fmt.Errorf("its kernel panicked after %q", last.Event)}
+			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q%s", waited.Seconds(), last.Event, panicked(m.serial))}
 		}
 	}
 	return nil
 }
 
-// panicked looks for the kernel's last words in a serial log.
-func panicked(serial string) bool {
+// panicked is the kernel's last word in a serial log, if it panicked. A machine starts again after that, so it is no
+// failure by itself.
+func panicked(serial string) string {
 	text, err := os.ReadFile(serial)
-	return err == nil && bytes.Contains(text, []byte("Kernel panic - not syncing"))
+	if err != nil {
+		return ""
+	}
+	_, words, found := bytes.Cut(text, []byte("Kernel panic - not syncing: "))
+	if !found {
+		return ""
+	}
+	words, _, _ = bytes.Cut(words, []byte("\n"))
+	return "; its kernel panicked: " + plain(string(words))
 }
 
 // slowest blames the node that is furthest from Ready for an end of the wait.
