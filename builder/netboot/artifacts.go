@@ -1,145 +1,197 @@
 package netboot
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
-	"path/filepath"
-	"sort"
-	"strings"
+	"runtime"
+	"slices"
+	"time"
 
 	"golang.org/x/mod/semver"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
 // artifacts is the set of files that may be served: those that manifests in the folder name. Each was compared with its
-// manifest's size and digest when the server started.
+// manifest's size and digest when the server started and has been open since: baking into the same folder replaces
+// files, but not what a running server serves.
 type artifacts struct {
-	root  *os.Root
-	files map[string]manifest.Artifact
-	uki   map[string]string // role -> file name
+	files map[string]*artifact
+	uki   map[imageKey]string // file name
 }
 
-// openArtifacts reads the manifests in a folder and picks each role's image: the wanted version, or the newest where
-// wanted is empty (semantic versioning 2.0.0, section 11).
+type imageKey struct{ role, arch string }
+
+type artifact struct {
+	manifest.Artifact
+	file    *os.File
+	changed time.Time // when it was compared
+}
+
+// openArtifacts reads the manifests in a folder and picks each role's image, for each architecture there is: the wanted
+// version, or the newest where wanted is empty (semantic versioning 2.0.0, section 11).
 func openArtifacts(folder, wanted string, roles []string) (*artifacts, error) {
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the artifacts folder: %w (bake images into it: slipway bake --role ROLE --out %s)", err, folder)
 	}
-	a := &artifacts{root: root, files: map[string]manifest.Artifact{}, uki: map[string]string{}}
-	manifests, err := a.manifests()
+	defer root.Close()
+	all, err := readManifests(root)
 	if err != nil {
-		root.Close()
-		return nil, err
+		return nil, fmt.Errorf("cannot serve %s: %w", folder, err)
 	}
+	a := &artifacts{files: map[string]*artifact{}, uki: map[imageKey]string{}}
 	for _, role := range roles {
-		m, err := pick(manifests, role, wanted)
-		if err == nil {
-			err = a.add(m)
+		chosen := pick(all, role, wanted)
+		if len(chosen) == 0 {
+			err = fmt.Errorf("there is no image%s (bake it: slipway bake --role %s --out %s)", ofVersion(wanted), role, folder)
+		}
+		for _, m := range chosen {
+			err = errors.Join(err, a.add(root, m))
 		}
 		if err != nil {
-			root.Close()
+			a.close()
 			return nil, fmt.Errorf("cannot serve role %s from %s: %w", role, folder, err)
 		}
+	}
+	if err := a.verify(); err != nil {
+		a.close()
+		return nil, fmt.Errorf("cannot serve %s: %w", folder, err)
 	}
 	return a, nil
 }
 
-// maxManifest bounds a manifest in bytes.
-const maxManifest = 16 << 20
+func ofVersion(wanted string) string {
+	if wanted == "" {
+		return ""
+	}
+	return " of version " + wanted
+}
 
-func (a *artifacts) manifests() ([]manifest.Manifest, error) {
-	names, err := fs.Glob(a.root.FS(), "slipway-*.json")
+func readManifests(root *os.Root) ([]*manifest.Manifest, error) {
+	names, err := fs.Glob(root.FS(), "slipway-*.json")
 	if err != nil {
 		return nil, fmt.Errorf("cannot list manifests: %w", err)
 	}
-	var all []manifest.Manifest
+	var all []*manifest.Manifest
 	for _, name := range names {
-		file, err := a.root.Open(name)
+		file, err := root.Open(name)
 		if err != nil {
 			return nil, fmt.Errorf("cannot read manifest: %w", err)
 		}
-		text, err := io.ReadAll(io.LimitReader(file, maxManifest))
+		text, err := io.ReadAll(io.LimitReader(file, manifest.MaxSize+1))
 		file.Close()
-		var m manifest.Manifest
-		if err == nil {
-			err = json.Unmarshal(text, &m)
-		}
-		if err == nil && m.Kind != manifest.Kind {
-			err = fmt.Errorf("kind is %q", m.Kind)
-		}
 		if err != nil {
-			return nil, fmt.Errorf("cannot read manifest %s: %w", name, err)
+			return nil, fmt.Errorf("cannot read manifest: %w", err)
+		}
+		m, err := manifest.Decode(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w (bake the image again, or remove it)", name, err)
 		}
 		all = append(all, m)
 	}
 	return all, nil
 }
 
-func pick(all []manifest.Manifest, role, wanted string) (manifest.Manifest, error) {
-	var fit []manifest.Manifest
+// pick chooses the manifests of a role, one for each architecture.
+func pick(all []*manifest.Manifest, role, wanted string) []*manifest.Manifest {
+	best := map[string]*manifest.Manifest{}
 	for _, m := range all {
-		if m.Role == role && (wanted == "" || m.Version == wanted) {
-			fit = append(fit, m)
+		if m.Role != role || (wanted != "" && m.Version != wanted) {
+			continue
+		}
+		if b := best[m.Arch]; b == nil || semver.Compare("v"+m.Version, "v"+b.Version) > 0 {
+			best[m.Arch] = m
 		}
 	}
-	if len(fit) == 0 {
-		return manifest.Manifest{}, fmt.Errorf("no image %s(bake it: slipway bake --role %s)", strings.TrimLeft(wanted+" ", " "), role)
+	var chosen []*manifest.Manifest
+	for _, m := range all { // in the order of their file names
+		if best[m.Arch] == m {
+			chosen = append(chosen, m)
+		}
 	}
-	sort.SliceStable(fit, func(i, j int) bool { return semver.Compare("v"+fit[i].Version, "v"+fit[j].Version) < 0 })
-	return fit[len(fit)-1], nil
+	return chosen
 }
 
-// add takes a manifest's files, each compared with what the manifest says of it.
-func (a *artifacts) add(m manifest.Manifest) error {
-	for _, f := range m.Artifacts {
-		if f.Name != filepath.Base(f.Name) || !fs.ValidPath(f.Name) {
-			return fmt.Errorf("manifest names %q, which is no file name", f.Name)
-		}
-		if err := a.verify(f); err != nil {
-			return err
-		}
-		a.files[f.Name] = f
-		if f.Kind == "uki" {
-			a.uki[m.Role] = f.Name
-		}
+// add opens a manifest's files.
+func (a *artifacts) add(root *os.Root, m *manifest.Manifest) error {
+	uki, ok := m.Artifact(manifest.KindUKI)
+	if !ok {
+		return fmt.Errorf("the manifest of version %s names no UKI", m.Version)
 	}
-	if a.uki[m.Role] == "" {
-		return errors.New("its manifest names no UKI")
+	a.uki[imageKey{m.Role, m.Arch}] = uki.Name
+	for _, entry := range m.Artifacts {
+		if a.files[entry.Name] != nil {
+			return fmt.Errorf("two manifests name %s", entry.Name)
+		}
+		file, err := root.Open(entry.Name)
+		if err != nil {
+			return fmt.Errorf("cannot open artifact: %w (bake the image again)", err)
+		}
+		a.files[entry.Name] = &artifact{Artifact: entry, file: file}
 	}
 	return nil
 }
 
-func (a *artifacts) verify(f manifest.Artifact) error {
-	file, err := a.root.Open(f.Name)
-	if err != nil {
-		return fmt.Errorf("cannot open artifact: %w", err)
+// verify compares all files with what their manifests say, several at the same time. It names every file that differs.
+func (a *artifacts) verify() error {
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	names := slices.Sorted(maps.Keys(a.files))
+	faults := make([]error, len(names))
+	for i, name := range names {
+		group.Go(func() error {
+			faults[i] = a.files[name].verify()
+			return nil
+		})
 	}
-	defer file.Close()
-	sum := sha256.New()
-	size, err := io.Copy(sum, io.LimitReader(file, f.Size+1))
+	_ = group.Wait()
+	return errors.Join(faults...)
+}
+
+func (f *artifact) verify() error {
+	info, err := f.file.Stat()
 	if err != nil {
-		return fmt.Errorf("cannot read artifact %s: %w", f.Name, err)
+		return fmt.Errorf("cannot verify %s: %w", f.Name, err)
 	}
-	if got := hex.EncodeToString(sum.Sum(nil)); size != f.Size || got != f.SHA256 {
-		return fmt.Errorf("%s differs from its manifest: %d bytes with SHA-256 %s, not %d with %s (bake it again)", f.Name, size, got, f.Size, f.SHA256)
+	f.changed = info.ModTime()
+	if err := f.Verify(f.file); err != nil {
+		return fmt.Errorf("%w (bake the image again)", err)
 	}
 	return nil
 }
 
-// open opens a served file.
+// open opens a served file anew, at its beginning. fs.ErrNotExist: no manifest names it.
 func (a *artifacts) open(name string) (*os.File, manifest.Artifact, error) {
 	f, ok := a.files[name]
 	if !ok {
-		return nil, f, fs.ErrNotExist
+		return nil, manifest.Artifact{}, fs.ErrNotExist
 	}
-	file, err := a.root.Open(name)
-	return file, f, err
+	info, err := f.file.Stat()
+	if err != nil {
+		return nil, f.Artifact, fmt.Errorf("cannot open artifact: %w", err)
+	}
+	if info.Size() != f.Size || !info.ModTime().Equal(f.changed) {
+		return nil, f.Artifact, fmt.Errorf("cannot open artifact: %s was written over since the server verified it (bake it again and restart the server)", name)
+	}
+	// A file of its own (sendfile needs the offset) of the same inode, whatever has the name by now.
+	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.file.Fd()))
+	if err != nil {
+		return nil, f.Artifact, fmt.Errorf("cannot open artifact %s: %w", name, err)
+	}
+	return file, f.Artifact, nil
+}
+
+func (a *artifacts) close() {
+	if a == nil {
+		return
+	}
+	for _, f := range a.files {
+		f.file.Close()
+	}
 }

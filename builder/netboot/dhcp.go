@@ -11,8 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
-
-	"github.com/slipway-os/slipway/images/bootspec"
+	"golang.org/x/sys/unix"
 )
 
 // maxDHCP bounds a request in bytes: an Ethernet frame and some more.
@@ -43,6 +42,7 @@ func (s *dhcp) serve(ctx context.Context) error {
 		}
 		if err != nil {
 			s.log.Warn("dhcp: cannot read a request", "error", err)
+			pause(ctx, time.Second) // the interface is down
 			continue
 		}
 		request, err := decode(buffer[:n])
@@ -54,35 +54,22 @@ func (s *dhcp) serve(ctx context.Context) error {
 	}
 }
 
-// endOption closes the options. Some clients leave it out when they fill the packet; the library insists on it.
-const endOption = 255
-
-func decode(packet []byte) (*dhcpv4.DHCPv4, error) {
-	request, err := dhcpv4.FromBytes(packet)
-	if err != nil && len(packet) > bootpHeader {
-		request, err = dhcpv4.FromBytes(append(packet[:len(packet):len(packet)], endOption))
-	}
-	return request, err
-}
-
 // handle decides and does.
 func (s *dhcp) handle(request *dhcpv4.DHCPv4) {
-	policy := s.policy
-	var leaseError error
-	policy.Lease = func(mac string, wish netip.Addr) netip.Addr {
-		a, err := s.leases.give(mac, wish)
-		if leaseError = err; err != nil {
-			return netip.Addr{}
-		}
-		return a
-	}
-	d := Decide(request, policy)
+	d := Decide(request, s.policy)
 	mac := request.ClientHWAddr.String()
-	if leaseError != nil {
-		s.log.Error("dhcp: cannot keep a lease, so none is given", "mac", mac, "error", leaseError)
+	if d.Hold > 0 {
+		if err := s.leases.hold(mac, d.Address, d.Hold); err != nil {
+			s.log.Error("dhcp: cannot keep a lease, so none is given", "mac", mac, "error", err)
+			return
+		}
 	}
-	s.log.Info("dhcp", "mac", mac, "node", d.Machine.Name, "message", request.MessageType(), "client", string(d.Client), "answer", d.Reason)
-	s.note(d, mac)
+	level := slog.LevelDebug
+	if other := s.note(d, mac); d.Reply != nil || other {
+		level = slog.LevelInfo
+	}
+	s.log.Log(context.Background(), level, "dhcp", "mac", mac, "node", d.Machine.Name, "message", request.MessageType(),
+		"client", string(d.Client), "answer", d.Reason)
 	if d.Reply == nil {
 		return
 	}
@@ -91,32 +78,30 @@ func (s *dhcp) handle(request *dhcpv4.DHCPv4) {
 	}
 }
 
-// note keeps what the decision tells of the machine.
-func (s *dhcp) note(d Decision, mac string) {
+// note keeps what the decision tells of the machine, and says whether that's another thing than last time.
+func (s *dhcp) note(d Decision, mac string) bool {
 	var err error
 	switch {
+	case d.Decline && d.Known:
+		s.log.Warn("dhcp: something else uses a node's address", "node", d.Machine.Name, "address", d.Address)
 	case d.Decline:
 		err = s.leases.decline(mac, d.Address)
 	case d.Release:
 		err = s.leases.release(mac, d.Address)
-	case d.Known && d.Reply != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && d.firmware():
-		err = s.states.offered(mac, fmt.Sprintf("%s to %s", d.Address, d.Client))
+	case d.Known && d.Reply != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && d.Client.firmware():
+		s.states.offered(mac, d.Reason)
 	}
 	if err != nil {
-		s.log.Error("dhcp: cannot keep state", "mac", mac, "error", err)
+		s.log.Error("dhcp: cannot keep leases", "mac", mac, "error", err)
 	}
-	if d.Known || s.policy.Site.ListUnknown {
-		leased := ""
-		if d.Reply != nil && d.Address.IsValid() {
-			leased = d.Address.String()
-		}
-		s.states.seen(mac, leased, d.Reason)
+	if !d.Known && !s.policy.Site.ListUnknown {
+		return false
 	}
-}
-
-// firmware says that the client is what a machine boots with, so that its DISCOVER begins a boot.
-func (d Decision) firmware() bool {
-	return d.Client == ClientPXE || d.Client == ClientHTTP || d.Client == ClientBIOS || d.Client == ClientOther
+	address := ""
+	if d.Reply != nil && d.Address.IsValid() {
+		address = d.Address.String()
+	}
+	return s.states.seen(mac, address, d.Reason)
 }
 
 // send sends a reply the way its client can hear it.
@@ -132,18 +117,17 @@ func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
 			to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), to.Port())
 		}
 	}
-	if _, err := s.conn.WriteToUDPAddrPort(encode(reply), to); err != nil {
+	// The server identifier and the packet's source must be the same address, also where the interface has several.
+	source := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(s.link), Spec_dst: s.policy.Site.Server.As4()})
+	if _, _, err := s.conn.WriteMsgUDPAddrPort(encode(reply), source, to); err != nil {
 		return fmt.Errorf("cannot send to %s: %w", to, err)
 	}
 	return nil
 }
 
-// kernelSentByTFTP notes a transfer that has ended.
-func kernelSentByTFTP(site *Site, states *states, client netip.Addr, name string, size int64) error {
-	for _, m := range site.Machines {
-		if m.Address == client {
-			return states.record(m.MAC.String(), bootspec.EventKernelSent, fmt.Sprintf("%s, %.1f MB by TFTP", name, float64(size)/1e6))
-		}
+func pause(ctx context.Context, how time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(how):
 	}
-	return nil
 }

@@ -6,15 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
 )
 
 // handler is the HTTP side. It serves artifacts to anyone on the provisioning network, a node's configuration only to
@@ -25,7 +28,7 @@ type handler struct {
 	states    *states
 	config    func(name string) ([]byte, error)
 	log       *slog.Logger
-	reports   reportLimit
+	reports   *reportLimit
 }
 
 func (h *handler) routes() http.Handler {
@@ -38,46 +41,46 @@ func (h *handler) routes() http.Handler {
 	return mux
 }
 
+// slowest is the rate that a client must take an answer at, in bytes a second: one that stalls holds a file and a socket.
+const slowest = 32 << 10
+
 // serveArtifact serves one file (HEAD and Range through http.ServeContent, which uses sendfile). Firmware wants the right
 // Content-Length on HEAD and GET alike, and no redirect.
 func (h *handler) serveArtifact(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	file, artifact, err := h.artifacts.open(name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		http.NotFound(w, r)
 		return
 	}
+	if err != nil {
+		h.log.Error("http: cannot serve an artifact", "to", r.RemoteAddr, "error", err)
+		http.Error(w, "the server cannot serve this artifact; its log says why", http.StatusInternalServerError)
+		return
+	}
 	defer file.Close()
+	patience := time.Minute + time.Duration(artifact.Size/slowest)*time.Second
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience))
 	w.Header().Set("ETag", `"`+artifact.SHA256+`"`)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if strings.HasSuffix(name, bootspec.ExtUKI) {
+	if artifact.Kind == manifest.KindUKI {
 		w.Header().Set("Content-Type", "application/efi")
 	}
 	counted := &countingWriter{ResponseWriter: w}
 	http.ServeContent(counted, r, "", time.Time{}, file)
-	if artifact.Kind == "uki" && counted.written == artifact.Size {
-		h.kernelSent(remote(r), "HTTP", name, artifact.Size)
-	}
-}
-
-// kernelSent notes that a node has its kernel.
-func (h *handler) kernelSent(client netip.Addr, by, name string, size int64) {
-	for _, m := range h.site.Machines {
-		if m.Address == client {
-			detail := fmt.Sprintf("%s, %.1f MB by %s", name, float64(size)/1e6, by)
-			if err := h.states.record(m.MAC.String(), bootspec.EventKernelSent, detail); err != nil {
-				h.log.Error("cannot keep state", "node", m.Name, "error", err)
-			}
-		}
+	if artifact.Kind == manifest.KindUKI && counted.written == artifact.Size {
+		h.log.Info("http: sent", "client", r.RemoteAddr, "file", name, "bytes", artifact.Size)
+		h.states.kernelSent(h.site, remote(r), "HTTP", name, artifact.Size)
 	}
 }
 
 // serveConfig serves the configuration of the node with the MAC address in the query. Its content goes to this one
 // answer and nowhere else.
 func (h *handler) serveConfig(w http.ResponseWriter, r *http.Request) {
-	m, ok := h.sender(r, r.URL.Query().Get("mac"))
+	mac := r.URL.Query().Get("mac")
+	m, ok := h.sender(r, mac)
 	if !ok {
-		h.log.Warn("configuration refused", "from", r.RemoteAddr, "mac", r.URL.Query().Get("mac"))
+		h.log.Warn("configuration refused", "from", r.RemoteAddr, "mac", oneLine(mac[:min(len(mac), 64)]))
 		http.Error(w, "no configuration for this machine at this address", http.StatusForbidden)
 		return
 	}
@@ -89,14 +92,13 @@ func (h *handler) serveConfig(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/vnd.coreos.ignition+json")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", fmt.Sprint(len(config)))
+	w.Header().Set("Content-Length", strconv.Itoa(len(config)))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := w.Write(config); err != nil || r.Method == http.MethodHead {
 		return
 	}
 	h.log.Info("configuration sent", "node", m.Name, "to", r.RemoteAddr)
-	if err := h.states.record(m.MAC.String(), bootspec.EventConfigClaimed, "by "+remote(r).String()); err != nil {
-		h.log.Error("cannot keep state", "node", m.Name, "error", err)
-	}
+	h.states.record(m.MAC.String(), bootspec.EventConfigClaimed, "by "+remote(r).String())
 }
 
 // takeReport takes a node's report.
@@ -117,33 +119,50 @@ func (h *handler) takeReport(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	report.MAC = m.MAC.String()
-	if err := h.states.report(report); err != nil {
-		h.log.Error("cannot keep state", "node", m.Name, "error", err)
-		http.Error(w, "the server cannot keep the report", http.StatusInternalServerError)
-		return
-	}
-	h.log.Info("report", "node", m.Name, "event", report.Event, "detail", report.Detail)
+	h.states.report(report)
+	h.states.settled(r.Context()) // the node forgets a report once it's acknowledged
+	h.log.Info("report", "node", m.Name, "event", report.Event, "unit", report.Unit, "detail", report.Detail)
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// decodeReport reads a report strictly. Its texts are cut to one line and to their bounds.
+// decodeReport reads a report. Fields it doesn't know are passed over: the node's image may be newer than this server.
+// Its texts are cut to their bounds and can't write over a terminal.
 func decodeReport(body io.Reader) (bootspec.Report, error) {
 	var report bootspec.Report
 	decoder := json.NewDecoder(body)
-	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&report); err != nil {
 		return report, fmt.Errorf("cannot read report: %w", err)
 	}
-	if report.Event == "" || len(report.Event) > 64 || len(report.Boot) > 64 || len(report.Unit) > 256 {
-		return report, errors.New("cannot read report: event, boot or unit is missing or too long")
+	if _, err := decoder.Token(); err != io.EOF {
+		return report, errors.New("cannot read report: something comes after it")
 	}
-	if report.Uptime < 0 || report.Uptime.Duration() > 10*365*24*time.Hour || report.Uptime.Duration() < 0 {
+	if report.Event == "" || len(report.Event) > 64 || len(report.Boot) > 64 || len(report.Unit) > 256 {
+		return report, errors.New("cannot read report: event is missing, or event, boot or unit is too long")
+	}
+	if report.Uptime < 0 || report.Uptime > maxUptime {
 		return report, errors.New("cannot read report: uptime is out of range")
 	}
 	report.Event = bootspec.Event(oneLine(string(report.Event)))
+	report.Boot, report.Unit = oneLine(report.Boot), oneLine(report.Unit)
 	report.Detail = oneLine(report.Detail[:min(len(report.Detail), 4096)])
-	report.Log = report.Log[max(0, len(report.Log)-64<<10):]
+	report.Log = plain(report.Log[max(0, len(report.Log)-64<<10):])
 	return report, nil
+}
+
+// maxUptime is ten years.
+const maxUptime = bootspec.Millis(10 * 365 * 24 * time.Hour / time.Millisecond)
+
+// plain replaces control characters other than tabs and newlines.
+func plain(text string) string {
+	lines := strings.Split(strings.ToValidUTF8(text, "?"), "\n")
+	for i, line := range lines {
+		cells := strings.Split(line, "\t")
+		for j := range cells {
+			cells[j] = oneLine(cells[j])
+		}
+		lines[i] = strings.Join(cells, "\t")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // oneLine replaces control characters, so that no report can write over a terminal.
@@ -167,16 +186,12 @@ func (h *handler) serveNodes(w http.ResponseWriter, _ *http.Request) {
 
 // sender is the node with the MAC address, if the request comes from its address.
 func (h *handler) sender(r *http.Request, mac string) (Machine, bool) {
-	canonical, err := canonicalMAC(mac)
+	hardware, err := net.ParseMAC(strings.TrimSpace(mac))
 	if err != nil {
 		return Machine{}, false
 	}
-	for _, m := range h.site.Machines {
-		if m.MAC.String() == canonical {
-			return m, m.Address == remote(r)
-		}
-	}
-	return Machine{}, false
+	m, ok := h.site.machine(hardware)
+	return m, ok && m.Address == remote(r)
 }
 
 func remote(r *http.Request) netip.Addr {
@@ -208,9 +223,10 @@ func (c *countingWriter) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// reportLimit allows each node a burst of reports and then some a minute.
+// reportLimit bounds the reports of each node.
 type reportLimit struct {
 	mu     sync.Mutex
+	now    func() time.Time
 	window time.Time
 	count  map[string]int
 }
@@ -221,7 +237,7 @@ const reportsPerMinute = 120
 func (l *reportLimit) allow(node string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now := time.Now(); now.Sub(l.window) > time.Minute {
+	if now := l.now(); l.count == nil || now.Sub(l.window).Abs() > time.Minute {
 		l.window, l.count = now, map[string]int{}
 	}
 	l.count[node]++
@@ -229,23 +245,29 @@ func (l *reportLimit) allow(node string) bool {
 }
 
 // serveHTTP serves until ctx ends, then lets running answers end for a moment.
-func serveHTTP(ctx context.Context, listener net.Listener, h http.Handler) error {
+func serveHTTP(ctx context.Context, listener net.Listener, h http.Handler, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:           h,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 	}
+	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if server.Shutdown(grace) != nil {
 			server.Close()
 		}
 	})
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	err := server.Serve(listener)
+	if !stop() {
+		<-ended
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("cannot serve HTTP: %w", err)
 	}
 	return nil

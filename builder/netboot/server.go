@@ -3,12 +3,11 @@ package netboot
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/tftp"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
 )
 
 // Config of a boot server.
@@ -41,6 +41,7 @@ type Server struct {
 	states    *states
 	leases    *leases
 	sockets   *sockets
+	store     *store // nil: states are in memory only
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -66,36 +67,32 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
+// open opens what fails fastest first.
 func (s *Server) open() (err error) {
 	c := s.config
-	if s.artifacts, err = openArtifacts(c.Artifacts, c.Version, roles(c.Site)); err != nil {
+	if s.sockets, err = bind(c.Interface, c.Site.Server, c.HTTPPort); err != nil {
 		return err
 	}
-	stateFile, leaseFile := "", ""
 	if c.StateDir != "" {
-		if err := os.MkdirAll(c.StateDir, 0o755); err != nil {
-			return fmt.Errorf("cannot keep states: %w", err)
+		if s.store, err = openStore(c.StateDir); err != nil {
+			return err
 		}
-		stateFile, leaseFile = filepath.Join(c.StateDir, "nodes.json"), filepath.Join(c.StateDir, "leases.json")
 	}
-	if s.states, err = openStates(stateFile, c.Site, c.Now, c.Changed); err != nil {
+	if s.states, err = openStates(s.store, c.Site, c.Now, c.Log, c.Changed); err != nil {
 		return err
 	}
-	if s.leases, err = openLeases(leaseFile, c.Site, c.Now); err != nil {
+	if s.leases, err = openLeases(s.store, c.Site, c.Now); err != nil {
 		return err
 	}
-	s.sockets, err = bind(c.Interface, c.Site.Server, c.HTTPPort)
+	s.artifacts, err = openArtifacts(c.Artifacts, c.Version, c.Site.roles())
 	return err
 }
 
 // Close closes what New opened. Run does it by itself.
 func (s *Server) Close() {
-	if s.artifacts != nil {
-		s.artifacts.root.Close()
-	}
-	if s.sockets != nil {
-		s.sockets.close()
-	}
+	s.sockets.close()
+	s.artifacts.close()
+	s.store.close()
 }
 
 // Nodes is the status of every machine.
@@ -106,40 +103,61 @@ func (s *Server) Base() string {
 	return "http://" + net.JoinHostPort(s.config.Site.Server.String(), strconv.Itoa(s.config.HTTPPort))
 }
 
-// Run serves until ctx ends or a socket fails for good.
+// Run serves until ctx ends or a socket fails for good. All node states are on disk when it returns.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
-	site, log := s.config.Site, s.config.Log
-	group, ctx := errgroup.WithContext(ctx)
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		s.states.keep(keeping)
+	}()
+	defer func() { stop(); <-kept }()
+	return s.serve(ctx)
+}
+
+func (s *Server) serve(ctx context.Context) error {
+	site, log, link := s.config.Site, s.config.Log, s.sockets.link
+	image := func(role, arch string) string { return s.artifacts.uki[imageKey{role, arch}] }
 	d := &dhcp{
-		policy: Policy{Site: site, HTTPBase: s.Base(), Image: func(role string) string { return s.artifacts.uki[role] }},
-		states: s.states, leases: s.leases, log: log, link: s.sockets.link.Index, conn: s.sockets.dhcp,
+		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, Lease: s.leases.propose, MTU: link.MTU},
+		states: s.states, leases: s.leases, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
-	h := &handler{site: site, artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log}
-	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: s.sockets.link.MTU - 32})
+	h := &handler{
+		site: site, artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
+		reports: &reportLimit{now: s.config.Now},
+	}
+	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
+	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
-	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, h.routes()) })
+	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, h.routes(), log) })
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
-	log.Info("serving", "cluster", site.Cluster, "interface", s.sockets.link.Name, "address", site.Server, "http", s.Base())
+	log.Info("serving", "cluster", site.Cluster, "interface", link.Name, "address", site.Server, "http", s.Base())
 	return group.Wait()
 }
+
+// tftpHeaders are those of IPv4, UDP and TFTP, in bytes.
+const tftpHeaders = 20 + 8 + 4
 
 func (s *Server) openTFTP(name string, _ netip.Addr) (tftp.File, error) {
 	file, artifact, err := s.artifacts.open(name)
 	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			s.config.Log.Error("tftp: cannot serve an artifact", "error", err)
+		}
 		return nil, err
 	}
-	return served{file, artifact.Size}, nil
+	return served{file, artifact}, nil
 }
 
 // served is an artifact as a TFTP file.
 type served struct {
 	*os.File
-	size int64
+	artifact manifest.Artifact
 }
 
 // Size is the file's size in bytes.
-func (f served) Size() int64 { return f.size }
+func (f served) Size() int64 { return f.artifact.Size }
 
 func (s *Server) tftpDone(t tftp.Transfer) {
 	log := s.config.Log.With("client", t.Client, "file", t.Name, "seconds", t.Duration.Seconds())
@@ -148,21 +166,7 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 		return
 	}
 	log.Info("tftp: sent", "bytes", t.Size)
-	if err := kernelSentByTFTP(s.config.Site, s.states, t.Client.Addr().Unmap(), t.Name, t.Size); err != nil {
-		log.Error("cannot keep state", "error", err)
+	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
+		s.states.kernelSent(s.config.Site, t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}
 }
-
-func roles(site *Site) []string {
-	var out []string
-	seen := map[string]bool{}
-	for _, m := range site.Machines {
-		if !seen[m.Role] {
-			seen[m.Role] = true
-			out = append(out, m.Role)
-		}
-	}
-	return out
-}
-
-var errNoInterface = errors.New("no such interface")

@@ -10,10 +10,10 @@
 package netboot
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 )
 
 // Site is what the server must know of a cluster: a plain value, made from the cluster document by FromCluster.
@@ -50,11 +50,34 @@ func (p Pool) Contains(a netip.Addr) bool {
 // machine finds a machine by its MAC address.
 func (s *Site) machine(mac net.HardwareAddr) (Machine, bool) {
 	for _, m := range s.Machines {
-		if m.MAC.String() == mac.String() {
+		if bytes.Equal(m.MAC, mac) {
 			return m, true
 		}
 	}
 	return Machine{}, false
+}
+
+// machineAt finds a machine by the address reserved for it.
+func (s *Site) machineAt(address netip.Addr) (Machine, bool) {
+	for _, m := range s.Machines {
+		if m.Address == address {
+			return m, true
+		}
+	}
+	return Machine{}, false
+}
+
+// roles are the roles of the machines, each once.
+func (s *Site) roles() []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, m := range s.Machines {
+		if !seen[m.Role] {
+			seen[m.Role] = true
+			out = append(out, m.Role)
+		}
+	}
+	return out
 }
 
 // check finds what would make the server answer wrongly. The cluster document's own validation says it better; this
@@ -63,26 +86,20 @@ func (s *Site) check() error {
 	if !s.Subnet.IsValid() || !s.Server.Is4() || !s.Subnet.Contains(s.Server) {
 		return fmt.Errorf("cannot serve: server address %s is not in subnet %s", s.Server, s.Subnet)
 	}
-	seen := map[string]string{}
+	if p := s.Pool; p != (Pool{}) && (!s.Subnet.Contains(p.First) || !s.Subnet.Contains(p.Last) || p.Last.Less(p.First)) {
+		return fmt.Errorf("cannot serve: pool %s-%s is not a range in subnet %s", p.First, p.Last, s.Subnet)
+	}
+	seen := map[string]string{s.Server.String(): "the server"}
 	for _, m := range s.Machines {
 		if len(m.MAC) != 6 || !s.Subnet.Contains(m.Address) {
 			return fmt.Errorf("cannot serve %s: needs a MAC address and an address in %s", m.Name, s.Subnet)
 		}
 		for _, key := range []string{m.MAC.String(), m.Address.String()} {
 			if other, twice := seen[key]; twice {
-				return fmt.Errorf("cannot serve %s: %s is %s's", m.Name, key, other)
+				return fmt.Errorf("cannot serve %s: %s is also that of %s", m.Name, key, other)
 			}
 			seen[key] = m.Name
 		}
 	}
 	return nil
-}
-
-// canonicalMAC is the form MAC addresses have in states, queries and reports.
-func canonicalMAC(text string) (string, error) {
-	mac, err := net.ParseMAC(strings.TrimSpace(text))
-	if err != nil || len(mac) != 6 {
-		return "", fmt.Errorf("%q is not a MAC address", text)
-	}
-	return mac.String(), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -28,6 +29,7 @@ type sockets struct {
 	dhcp   *net.UDPConn
 	tftp   *net.UDPConn
 	http   net.Listener
+	open   []io.Closer
 }
 
 // bind finds the interface and binds every socket, or says why not and what to do.
@@ -40,27 +42,26 @@ func bind(name string, server netip.Addr, httpPort int) (*sockets, error) {
 	if s.dhcp, err = listenUDP(link.Name, netip.AddrPortFrom(netip.IPv4Unspecified(), portDHCP)); err != nil {
 		return nil, explain("DHCP", "udp", portDHCP, err)
 	}
+	s.open = append(s.open, s.dhcp)
 	if s.tftp, err = listenUDP(link.Name, netip.AddrPortFrom(server, portTFTP)); err != nil {
 		s.close()
 		return nil, explain("TFTP", "udp", portTFTP, err)
 	}
+	s.open = append(s.open, s.tftp)
 	if s.http, err = net.Listen("tcp", netip.AddrPortFrom(server, uint16(httpPort)).String()); err != nil {
 		s.close()
 		return nil, explain("HTTP", "tcp", httpPort, err)
 	}
+	s.open = append(s.open, s.http)
 	return s, nil
 }
 
 func (s *sockets) close() {
-	for _, c := range []interface{ Close() error }{s.dhcp, s.tftp, s.http} {
-		switch c := c.(type) {
-		case *net.UDPConn:
-			if c != nil {
-				c.Close()
-			}
-		case net.Listener:
-			c.Close()
-		}
+	if s == nil {
+		return
+	}
+	for _, c := range s.open {
+		c.Close()
 	}
 }
 
@@ -116,7 +117,7 @@ func findInterface(name string, server netip.Addr) (*net.Interface, error) {
 		}
 	}
 	if name != "" {
-		return nil, fmt.Errorf("cannot serve on %s: %w (here are: %s)", name, errNoInterface, strings.Join(names, ", "))
+		return nil, fmt.Errorf("cannot serve on %s: there is no such interface (there are: %s)", name, strings.Join(names, ", "))
 	}
 	return nil, fmt.Errorf("cannot serve: no interface has the server's address %s (add it: ip address add %s/BITS dev INTERFACE)", server, server)
 }
@@ -144,24 +145,27 @@ func explain(service, network string, port int, err error) error {
 		}
 		return fmt.Errorf("cannot serve %s: %s holds %s port %d (stop it, or serve from another machine): %w", service, who, network, port, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("cannot serve %s on port %d: no right to (run as root, or give the program CAP_NET_BIND_SERVICE, CAP_NET_RAW and CAP_NET_ADMIN): %w", service, port, err)
+		return fmt.Errorf("cannot serve %s on port %d: no right to (run as root, or give the program CAP_NET_BIND_SERVICE and CAP_NET_ADMIN): %w", service, port, err)
 	}
 	return fmt.Errorf("cannot serve %s on port %d: %w", service, port, err)
 }
 
 // portHolder names the process that holds a port, as far as /proc tells ("dnsmasq (process 123)"), or is empty.
 func portHolder(network string, port int) string {
-	table, err := os.ReadFile("/proc/net/" + network)
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(table)) {
-		fields := strings.Fields(line)
-		if len(fields) < 10 || !strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) {
+	const listening = "0A" // TCP state in /proc/net/tcp
+	for _, table := range []string{network, network + "6"} {
+		text, err := os.ReadFile("/proc/net/" + table)
+		if err != nil {
 			continue
 		}
-		if found := socketOwner(fields[9]); found != "" {
-			return found
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) < 10 || !strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) || (network == "tcp" && fields[3] != listening) {
+				continue
+			}
+			if found := socketOwner(fields[9]); found != "" {
+				return found
+			}
 		}
 	}
 	return ""

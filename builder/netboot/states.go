@@ -1,12 +1,11 @@
 package netboot
 
 import (
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"log/slog"
+	"net"
+	"net/netip"
 	"sort"
 	"sync"
 	"time"
@@ -14,75 +13,47 @@ import (
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
-// Bounds of what is kept.
-const (
-	maxBoots   = 5    // boots of one machine
-	maxEvents  = 64   // events of one boot
-	maxUnknown = 1024 // machines that aren't in the document
-)
+// seenSaved is how late a change that is no event (a machine was seen again) may reach the disk.
+const seenSaved = 2 * time.Second
 
-// NodeStatus is what the server knows of one machine. It is what GET /v1/nodes answers.
-type NodeStatus struct {
-	Name     string    `json:"name,omitempty"` // empty: not in the cluster document
-	Role     string    `json:"role,omitempty"`
-	MAC      string    `json:"mac"`
-	Address  string    `json:"address,omitempty"`
-	State    string    `json:"state"` // "unseen" or the last event of the last boot
-	LastSeen time.Time `json:"lastSeen,omitzero"`
-	Last     string    `json:"last,omitempty"`  // the last answer the server gave it, in words
-	Boots    []Boot    `json:"boots,omitempty"` // the newest last
-}
-
-// Boot is one boot of a machine.
-type Boot struct {
-	ID     string        `json:"id,omitempty"`   // boot_id, once the node has reported
-	Start  time.Time     `json:"start,omitzero"` // when its kernel started, from its reports
-	Events []EventRecord `json:"events"`
-}
-
-// EventRecord is a step of a boot.
-type EventRecord struct {
-	Event  bootspec.Event `json:"event"`
-	Time   time.Time      `json:"time"`
-	Detail string         `json:"detail,omitempty"`
-	Unit   string         `json:"unit,omitempty"`
-	Log    string         `json:"log,omitempty"`
-}
-
-// Boot is the machine's newest boot.
-func (n *NodeStatus) Boot() Boot {
-	if len(n.Boots) == 0 {
-		return Boot{}
-	}
-	return n.Boots[len(n.Boots)-1]
-}
-
-// Find is the first record of an event.
-func (b Boot) Find(event bootspec.Event) (EventRecord, bool) {
-	for _, r := range b.Events {
-		if r.Event == event {
-			return r, true
-		}
-	}
-	return EventRecord{}, false
-}
-
-// states keeps NodeStatus by MAC address, in memory and in a file that is replaced whole at each change.
+// states keeps NodeStatus by MAC address. Changes happen in memory and never wait for the disk; keep writes them.
 type states struct {
 	mu      sync.Mutex
-	file    string // empty: only in memory
+	store   *store // nil: only in memory
 	now     func() time.Time
+	log     *slog.Logger
 	byMAC   map[string]*NodeStatus
 	changed func(NodeStatus) // may be nil; called with the lock held, must not block
+
+	changes int           // so far
+	tried   int           // of these, those that were written or failed to be
+	failing bool          // the last write failed
+	wake    chan struct{} // an event waits to be written
+	written chan struct{} // closed and renewed after each try
 }
 
-// openStates reads the file of an earlier run and adds the site's machines. A file that can't be read is an error: it
-// is not thrown away silently.
-func openStates(file string, site *Site, now func() time.Time, changed func(NodeStatus)) (*states, error) {
-	s := &states{file: file, now: now, byMAC: map[string]*NodeStatus{}, changed: changed}
-	if file != "" {
-		if err := s.load(); err != nil {
+// openStates reads the file of an earlier run and adds the site's machines.
+func openStates(store *store, site *Site, now func() time.Time, log *slog.Logger, changed func(NodeStatus)) (*states, error) {
+	s := &states{
+		store: store, now: now, log: log, changed: changed,
+		byMAC: map[string]*NodeStatus{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
+	}
+	var all []NodeStatus
+	if store != nil {
+		if err := store.read(nodesFile, &all); err != nil {
 			return nil, err
+		}
+	}
+	for _, n := range all {
+		mac, err := net.ParseMAC(n.MAC)
+		if err != nil {
+			continue
+		}
+		// Who is a node is the document's to say; it may have changed since.
+		m, known := site.machine(mac)
+		if known || site.ListUnknown {
+			n.MAC, n.Name, n.Role = mac.String(), m.Name, m.Role
+			s.byMAC[n.MAC] = &n
 		}
 	}
 	for _, m := range site.Machines {
@@ -92,130 +63,92 @@ func openStates(file string, site *Site, now func() time.Time, changed func(Node
 	return s, nil
 }
 
-func (s *states) load() error {
-	text, err := os.ReadFile(s.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot read node states: %w", err)
-	}
-	var all []*NodeStatus
-	if err := json.Unmarshal(text, &all); err != nil {
-		return fmt.Errorf("cannot read node states %s: %w (remove the file to start with none)", s.file, err)
-	}
-	for _, n := range all {
-		if mac, err := canonicalMAC(n.MAC); err == nil {
-			// Names come from the document, which may have changed since.
-			n.MAC, n.Name, n.Role = mac, "", ""
-			s.byMAC[mac] = n
-		}
-	}
-	return nil
-}
-
-// node finds or makes a machine's status. The caller holds the lock.
+// node finds or makes a machine's status. One unknown machine too many drives out the one that wasn't seen longest.
 func (s *states) node(mac string) *NodeStatus {
 	n := s.byMAC[mac]
 	if n == nil {
-		n = &NodeStatus{MAC: mac, State: "unseen"}
+		s.makeRoom()
+		n = &NodeStatus{MAC: mac, State: unseen}
 		s.byMAC[mac] = n
 	}
 	return n
 }
 
-// seen notes an answer to a machine; false when it's one unknown machine too many.
-func (s *states) seen(mac, address, answer string) {
+func (s *states) makeRoom() {
+	var oldest *NodeStatus
+	unknown := 0
+	for _, n := range s.byMAC {
+		if n.Name != "" {
+			continue
+		}
+		if unknown++; oldest == nil || n.LastSeen.Before(oldest.LastSeen) {
+			oldest = n
+		}
+	}
+	if unknown >= maxUnknown {
+		delete(s.byMAC, oldest.MAC)
+	}
+}
+
+// seen notes an answer to a machine, and says whether it's another than last time.
+func (s *states) seen(mac, address, answer string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.byMAC[mac] == nil && len(s.byMAC) >= maxUnknown {
-		return
-	}
 	n := s.node(mac)
-	if n.State == "unseen" {
-		n.State = "seen"
+	if n.State == unseen {
+		n.State = seen
 	}
 	if address != "" {
 		n.Address = address
 	}
-	n.LastSeen, n.Last = s.now(), answer
-	s.notify(n)
+	other := n.Last != answer
+	n.Last = answer
+	s.touch(n)
+	return other
 }
 
-// offered begins a boot, unless the newest one hasn't come further than its offer.
-func (s *states) offered(mac, detail string) error {
-	return s.change(mac, func(n *NodeStatus) {
-		if b := n.Boot(); len(b.Events) == 1 && b.Events[0].Event == bootspec.EventOffer {
-			return
-		}
-		n.Boots = append(n.Boots, Boot{})
-		n.add(EventRecord{Event: bootspec.EventOffer, Time: s.now(), Detail: detail})
+// offered notes an offer to a machine's firmware.
+func (s *states) offered(mac, detail string) {
+	s.change(mac, func(n *NodeStatus) {
+		n.offered(EventRecord{Event: bootspec.EventOffer, Time: s.now(), Detail: detail})
 	})
 }
 
 // record adds an event the server itself has seen.
-func (s *states) record(mac string, event bootspec.Event, detail string) error {
-	return s.change(mac, func(n *NodeStatus) { n.add(EventRecord{Event: event, Time: s.now(), Detail: detail}) })
-}
-
-// report adds an event a node has reported. Its time is reckoned from when the node's kernel started, so that reports
-// which arrive late stand where they belong.
-func (s *states) report(r bootspec.Report) error {
-	return s.change(r.MAC, func(n *NodeStatus) {
-		boot := n.current(r.Boot)
-		start := s.now().Add(-r.Uptime.Duration())
-		if boot.Start.IsZero() || start.Before(boot.Start) {
-			boot.Start = start
-		}
-		at := boot.Start.Add(r.Uptime.Duration())
-		n.add(EventRecord{Event: r.Event, Time: at, Detail: r.Detail, Unit: r.Unit, Log: r.Log})
+func (s *states) record(mac string, event bootspec.Event, detail string) {
+	s.change(mac, func(n *NodeStatus) {
+		n.add(n.newest(), EventRecord{Event: event, Time: s.now(), Detail: detail})
 	})
 }
 
-// current is the boot with an id. The newest one takes the id if it has none; else a new boot begins.
-func (n *NodeStatus) current(id string) *Boot {
-	if len(n.Boots) == 0 || (n.Boot().ID != "" && n.Boot().ID != id) {
-		n.Boots = append(n.Boots, Boot{})
+// kernelSent notes that the machine at an address has its kernel, if the document knows one there.
+func (s *states) kernelSent(site *Site, client netip.Addr, by, name string, size int64) {
+	if m, ok := site.machineAt(client); ok {
+		s.record(m.MAC.String(), bootspec.EventKernelSent, fmt.Sprintf("%s, %.1f MB by %s", name, float64(size)/1e6, by))
 	}
-	boot := &n.Boots[len(n.Boots)-1]
-	boot.ID = id
-	return boot
 }
 
-// add appends to the newest boot. Of a repeated event the first stays, but failures and what heals them are all kept.
-func (n *NodeStatus) add(r EventRecord) {
-	if len(n.Boots) == 0 {
-		n.Boots = append(n.Boots, Boot{})
-	}
-	boot := &n.Boots[len(n.Boots)-1]
-	if len(boot.Events) < maxEvents {
-		_, had := boot.Find(r.Event)
-		_, failed := boot.Find(bootspec.EventFailed)
-		if !had || failed || r.Event == bootspec.EventFailed {
-			boot.Events = append(boot.Events, r)
-		}
-	}
-	n.State = string(r.Event)
+// report adds an event a node has reported.
+func (s *states) report(r bootspec.Report) {
+	s.change(r.MAC, func(n *NodeStatus) { n.report(r, s.now()) })
 }
 
-// change edits a machine's status and makes it durable.
-func (s *states) change(mac string, edit func(*NodeStatus)) error {
+// change edits a machine's status and has it written soon.
+func (s *states) change(mac string, edit func(*NodeStatus)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.byMAC[mac] == nil && len(s.byMAC) >= maxUnknown {
-		return fmt.Errorf("cannot keep the state of %s: %d machines are known already", mac, maxUnknown)
-	}
 	n := s.node(mac)
 	edit(n)
-	n.LastSeen = s.now()
-	if len(n.Boots) > maxBoots {
-		n.Boots = n.Boots[len(n.Boots)-maxBoots:]
+	s.touch(n)
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
-	s.notify(n)
-	return s.save()
 }
 
-func (s *states) notify(n *NodeStatus) {
+func (s *states) touch(n *NodeStatus) {
+	n.LastSeen = s.now()
+	s.changes++
 	if s.changed != nil {
 		s.changed(n.clone())
 	}
@@ -242,41 +175,65 @@ func (s *states) sorted() []NodeStatus {
 	return out
 }
 
-func (n *NodeStatus) clone() NodeStatus {
-	c := *n
-	c.Boots = make([]Boot, len(n.Boots))
-	for i, b := range n.Boots {
-		c.Boots[i] = b
-		c.Boots[i].Events = append([]EventRecord(nil), b.Events...)
+// keep writes changes until ctx ends, and then once more. Events are written at once, several together while the disk is
+// busy; a failed write is tried again.
+func (s *states) keep(ctx context.Context) {
+	ticker := time.NewTicker(seenSaved)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.wake:
+		case <-ticker.C:
+		case <-ctx.Done():
+			s.save()
+			return
+		}
+		s.save()
 	}
-	return c
 }
 
-func (s *states) save() error {
-	if s.file == "" {
-		return nil
+// save writes the changes so far, if there are any. The log says when that begins and when it ceases to fail.
+func (s *states) save() {
+	s.mu.Lock()
+	changes, all := s.changes, []NodeStatus(nil)
+	if changes == s.tried && !s.failing {
+		s.mu.Unlock()
+		return
 	}
-	text, err := json.MarshalIndent(s.sorted(), "", "  ")
-	if err != nil {
-		return fmt.Errorf("cannot encode node states: %w", err)
+	if s.store != nil {
+		all = s.sorted()
 	}
-	return writeFile(s.file, append(text, '\n'))
+	s.mu.Unlock()
+	var err error
+	if s.store != nil {
+		err = s.store.write(nodesFile, all)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil && !s.failing:
+		s.log.Error("cannot keep node states on disk: they are only in memory until this is mended", "error", err)
+	case err == nil && s.failing:
+		s.log.Info("node states are kept on disk again")
+	}
+	s.tried, s.failing = changes, err != nil
+	close(s.written)
+	s.written = make(chan struct{})
 }
 
-// writeFile replaces a file whole: beside, sync, rename.
-func writeFile(path string, content []byte) error {
-	beside, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
+// settled waits until everything so far was written, or could not be.
+func (s *states) settled(ctx context.Context) {
+	s.mu.Lock()
+	want := s.changes
+	for s.tried < want {
+		written := s.written
+		s.mu.Unlock()
+		select {
+		case <-written:
+		case <-ctx.Done():
+			return
+		}
+		s.mu.Lock()
 	}
-	defer os.Remove(beside.Name())
-	_, err = beside.Write(content)
-	err = errors.Join(err, beside.Sync(), beside.Close())
-	if err == nil {
-		err = os.Rename(beside.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	return nil
+	s.mu.Unlock()
 }

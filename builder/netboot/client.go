@@ -1,0 +1,144 @@
+package netboot
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// Client is what asks, told by its options 60, 77, 93 and 175.
+type Client string
+
+// Clients.
+const (
+	ClientPlain Client = "plain client" // an operating system, a DHCP client by hand
+	ClientPXE   Client = "UEFI PXE"     // option 60 PXEClient, a UEFI of 64 bits
+	ClientHTTP  Client = "UEFI HTTP"    // option 60 HTTPClient
+	ClientBIOS  Client = "BIOS PXE"     // option 60 PXEClient, architecture 0
+	ClientOther Client = "PXE of an architecture without images"
+	ClientIPXE  Client = "iPXE"
+	ClientAgent Client = "slipway-agent"
+)
+
+// optionIPXE is iPXE's encapsulated options (unassigned by IANA).
+const optionIPXE = 175
+
+// clientOf tells the client. iPXE comes first: it also calls itself PXEClient.
+func clientOf(request *dhcpv4.DHCPv4) Client {
+	class := request.ClassIdentifier()
+	switch {
+	case class == bootspec.VendorClass:
+		return ClientAgent
+	case bytes.Contains(request.Options.Get(dhcpv4.OptionUserClassInformation), []byte("iPXE")),
+		request.Options.Has(dhcpv4.GenericOptionCode(optionIPXE)):
+		return ClientIPXE
+	case strings.HasPrefix(class, "HTTPClient"):
+		return ClientHTTP
+	case !strings.HasPrefix(class, "PXEClient"):
+		return ClientPlain
+	case platform(request) != "":
+		return ClientPXE
+	}
+	for _, a := range architectures(request) {
+		if a != iana.INTEL_X86PC {
+			return ClientOther
+		}
+	}
+	return ClientBIOS
+}
+
+// firmware says that the client is what a machine boots with, so that its DISCOVER begins a boot.
+func (c Client) firmware() bool { return c != ClientPlain && c != ClientAgent }
+
+// platform is Go's name of the architecture of a UEFI client that can run a UKI; empty for BIOS and all others. Of
+// several (option 93 is a list) the first that fits counts.
+func platform(request *dhcpv4.DHCPv4) string {
+	for _, a := range architectures(request) {
+		switch a {
+		case iana.EFI_X86_64, iana.EFI_BC, iana.EFI_X86_64_HTTP: // some x64 firmware calls itself 9, EFI byte code
+			return "amd64"
+		case iana.EFI_ARM64, iana.EFI_ARM64_HTTP:
+			return "arm64"
+		}
+	}
+	return ""
+}
+
+// architectures are those of option 93 (RFC 4578 section 2.1: a list of 16-bit numbers); without the option it's the one
+// in the class identifier, PXEClient:Arch:00007:UNDI:003016. Empty: the client says none, which is a BIOS.
+func architectures(request *dhcpv4.DHCPv4) []iana.Arch {
+	var list []iana.Arch
+	for value := request.Options.Get(dhcpv4.OptionClientSystemArchitectureType); len(value) >= 2; value = value[2:] {
+		list = append(list, iana.Arch(binary.BigEndian.Uint16(value)))
+	}
+	if len(list) > 0 {
+		return list
+	}
+	_, rest, _ := strings.Cut(request.ClassIdentifier(), ":Arch:")
+	number, _, _ := strings.Cut(rest, ":")
+	if arch, err := strconv.ParseUint(number, 10, 16); err == nil {
+		list = append(list, iana.Arch(arch))
+	}
+	return list
+}
+
+// bootFile adds what the client boots and says it in words.
+func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string {
+	switch {
+	case d.Client == ClientAgent:
+		reply.UpdateOption(dhcpv4.OptBootFileName(policy.HTTPBase))
+		return ", server " + policy.HTTPBase
+	case d.Client == ClientPlain:
+		return ""
+	case !d.Known:
+		return ": no boot file, not in the cluster document"
+	}
+	arch := platform(request)
+	if arch == "" {
+		return ": no boot file, it can't run a UEFI image of 64 bits (set the machine's firmware to UEFI boot)"
+	}
+	file := policy.Image(d.Machine.Role, arch)
+	if file == "" {
+		return fmt.Sprintf(": no boot file, there's no image of role %s for %s", d.Machine.Role, arch)
+	}
+	url := policy.HTTPBase + bootspec.RouteArtifacts + file
+	switch d.Client {
+	case ClientPXE:
+		// Option 43 with PXE discovery control 8: boot from this offer, ask no other boot server (PXE 2.1 table 2-3).
+		reply.UpdateOption(dhcpv4.OptClassIdentifier("PXEClient"))
+		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255}))
+		setBootFile(request, reply, policy.Site.Server, file)
+		return ", TFTP " + file
+	case ClientHTTP:
+		// UEFI 2.10 section 24.7.2.4: the class is answered with exactly this, the URL is option 67.
+		reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
+	case ClientIPXE:
+		// Encapsulated option 176, no-pxedhcp: don't wait for proxyDHCP offers.
+		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(optionIPXE), []byte{176, 1, 1, 255}))
+	}
+	reply.UpdateOption(dhcpv4.OptBootFileName(url))
+	return ", " + url
+}
+
+// setBootFile sets the boot file in the header, and in options 66 and 67 where the client asks for them.
+func setBootFile(request, reply *dhcpv4.DHCPv4, server netip.Addr, file string) {
+	const headerField = 128 // bytes, with a zero at the end
+	reply.ServerIPAddr = server.AsSlice()
+	if len(file) < headerField {
+		reply.BootFileName = file
+	}
+	if wants(request, dhcpv4.OptionTFTPServerName) {
+		reply.UpdateOption(dhcpv4.OptTFTPServerName(server.String()))
+	}
+	if wants(request, dhcpv4.OptionBootfileName) || len(file) >= headerField {
+		reply.UpdateOption(dhcpv4.OptBootFileName(file))
+	}
+}

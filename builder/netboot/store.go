@@ -1,0 +1,121 @@
+package netboot
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files in the state folder.
+const (
+	nodesFile  = "nodes.json"
+	leasesFile = "leases.json"
+)
+
+// maxStored bounds a stored file in bytes.
+const maxStored = 256 << 20
+
+// store is the state folder. One server at a time may use it.
+type store struct {
+	dir  string
+	root *os.Root
+	lock *os.File
+}
+
+// openStore makes the folder if it isn't there and takes its lock.
+func openStore(dir string) (*store, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot keep states: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep states: %w", err)
+	}
+	lock, err := root.Open(".")
+	if err == nil {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	s := &store{dir: dir, root: root, lock: lock}
+	if err != nil {
+		s.close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another boot server uses the folder (stop it, or give this one another)")
+		}
+		return nil, fmt.Errorf("cannot keep states in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func (s *store) close() {
+	if s == nil {
+		return
+	}
+	if s.lock != nil {
+		s.lock.Close()
+	}
+	s.root.Close()
+}
+
+// read reads a stored file; one that isn't there leaves out as it is. A file that can't be read is an error: it is not
+// thrown away silently.
+func (s *store) read(name string, out any) error {
+	file, err := s.root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		defer file.Close()
+		err = readJSON(file, out)
+	}
+	if err != nil {
+		path := filepath.Join(s.dir, name)
+		return fmt.Errorf("cannot read %s: %w (to start without what it holds, remove it)", path, err)
+	}
+	return nil
+}
+
+func readJSON(r io.Reader, out any) error {
+	text, err := io.ReadAll(io.LimitReader(r, maxStored+1))
+	if err != nil {
+		return err
+	}
+	if len(text) > maxStored {
+		return fmt.Errorf("over %d bytes", maxStored)
+	}
+	return json.Unmarshal(text, out)
+}
+
+// write replaces a stored file whole: beside, synced, renamed, the folder synced.
+func (s *store) write(name string, content any) error {
+	text, err := json.MarshalIndent(content, "", "  ")
+	if err != nil {
+		return fmt.Errorf("cannot encode %s: %w", name, err)
+	}
+	beside := name + ".new"
+	if err = s.create(beside, append(text, '\n')); err == nil {
+		err = s.root.Rename(beside, name)
+	}
+	if err != nil {
+		_ = s.root.Remove(beside)
+		return fmt.Errorf("cannot write %s: %w", filepath.Join(s.dir, name), err)
+	}
+	if err := s.lock.Sync(); err != nil {
+		return fmt.Errorf("cannot write %s: %w", filepath.Join(s.dir, name), err)
+	}
+	return nil
+}
+
+func (s *store) create(name string, content []byte) error {
+	file, err := s.root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	return errors.Join(err, file.Sync(), file.Close())
+}
