@@ -39,6 +39,8 @@ func Finish(t *rootfs.Tree, s Settings) error {
 		f.alternatives,
 		f.identity,
 		f.enableUnits,
+		f.staticNodes,
+		f.generators,
 		f.maskUnits,
 		f.preset,
 		f.upToDate,

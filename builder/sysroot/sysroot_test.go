@@ -242,3 +242,27 @@ func TestNoProgramGainsRights(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestNothingIsFoundOutAtBoot(t *testing.T) {
+	tr := base(t)
+	for p, content := range map[string]string{
+		"usr/lib/systemd/system-generators/systemd-sysv-generator":  "ELF",
+		"usr/lib/systemd/system-generators/systemd-fstab-generator": "ELF",
+		"usr/lib/modules/6.12/modules.devname":                      "# Device nodes to trigger on-demand module loading.\nfuse fuse c10:229\ntun net/tun c10:200\nloop loop0 b7:0\n",
+	} {
+		if err := tr.Add(rootfs.Entry{Path: p, Type: rootfs.Regular, Mode: 0o755, Content: rootfs.Inline([]byte(content))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finished(t, tr, settings())
+	want := "c! /dev/fuse 0600 - - - 10:229\nd /dev/net 0755 - - -\nc! /dev/net/tun 0600 - - - 10:200\nb! /dev/loop0 0600 - - - 7:0\n"
+	if got := read(t, tr, "usr/lib/tmpfiles.d/slipway-static-nodes.conf"); got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+	if e, ok := tr.Lookup("etc/systemd/system/kmod-static-nodes.service"); !ok || e.Link != "/dev/null" {
+		t.Error("kmod-static-nodes.service still runs")
+	}
+	if got := tr.Dump(); strings.Contains(got, "sysv-generator") || !strings.Contains(got, "fstab-generator") {
+		t.Error("generators:\n" + got)
+	}
+}

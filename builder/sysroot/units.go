@@ -145,3 +145,50 @@ func (f *finisher) preset() error {
 	}
 	return f.file(path.Join(presetFolder, "99-slipway.preset"), 0o644, b.String())
 }
+
+// generators takes away systemd's generators: programs that make units at each boot, from things an image has not (SysV
+// scripts, rc.local, a TPM's disk, consoles to log in on). Each costs a process at each boot. What reads /etc/fstab stays.
+func (f *finisher) generators() error {
+	const folder = "usr/lib/systemd/system-generators"
+	for _, e := range f.tree.All() {
+		if path.Dir(e.Path) == folder && path.Base(e.Path) != "systemd-fstab-generator" {
+			f.tree.Remove(e.Path)
+		}
+	}
+	return nil
+}
+
+// staticNodes says in tmpfiles.d(5) which device nodes load a module when they are opened, which kmod-static-nodes.service
+// would find out at each boot from modules.devname.
+func (f *finisher) staticNodes() error {
+	const unit = "kmod-static-nodes.service"
+	var b strings.Builder
+	folders := map[string]bool{".": true}
+	for _, e := range f.tree.All() {
+		if path.Base(e.Path) != "modules.devname" || e.Type != rootfs.Regular {
+			continue
+		}
+		text, err := f.tree.ReadFile(e.Path)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			c := strings.Fields(line)
+			if len(c) != 3 || c[0] == "#" {
+				continue
+			}
+			if dir := path.Dir(c[1]); !folders[dir] {
+				folders[dir] = true
+				fmt.Fprintf(&b, "d /dev/%s 0755 - - -\n", dir)
+			}
+			fmt.Fprintf(&b, "%s! /dev/%s 0600 - - - %s\n", c[2][:1], c[1], c[2][1:])
+		}
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	if err := f.file("usr/lib/tmpfiles.d/slipway-static-nodes.conf", 0o644, b.String()); err != nil {
+		return err
+	}
+	return f.link(path.Join(unitFolder, unit), "/dev/null")
+}
