@@ -13,8 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
@@ -63,7 +62,7 @@ func (s *stages) enter() (err error) {
 	if s.lock, err = os.OpenFile(filepath.Join(s.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644); err != nil {
 		return fmt.Errorf("cannot use cache folder: %w", err)
 	}
-	if unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+	if syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 		for _, folder := range []string{s.dir, s.layers.Dir()} {
 			left, _ := filepath.Glob(filepath.Join(folder, ".new-*"))
 			for _, path := range left {
@@ -71,7 +70,7 @@ func (s *stages) enter() (err error) {
 			}
 		}
 	}
-	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_SH); err != nil {
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_SH); err != nil {
 		return fmt.Errorf("cannot use cache folder %s: %w", s.dir, err)
 	}
 	return nil
