@@ -76,11 +76,16 @@ func (c *cutter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// digest is SHA-256 in hexadecimal.
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
 func (o *origin) get(t *testing.T) error {
 	t.Helper()
-	sum := sha256.Sum256(o.data)
 	f := fetch{
-		Client: newClient(), URL: o.URL, Size: int64(len(o.data)), SHA256: hex.EncodeToString(sum[:]),
+		Client: newClient(), URL: o.URL, Size: int64(len(o.data)), SHA256: digest(o.data),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pause: time.Millisecond, Stall: 2 * time.Second, Patience: 5 * time.Second,
 	}
 	path := filepath.Join(t.TempDir(), "root")
@@ -173,7 +178,7 @@ func TestFetchBeginsAgain(t *testing.T) {
 
 func TestFetchRefusesAFlippedByte(t *testing.T) {
 	o := newOrigin(t)
-	good := sha256.Sum256(o.data)
+	good := digest(o.data)
 	o.data = bytes.Clone(o.data)
 	flip := func(w http.ResponseWriter, r *http.Request) {
 		flipped := bytes.Clone(o.data)
@@ -188,10 +193,9 @@ func TestFetchRefusesAFlippedByte(t *testing.T) {
 	}
 	flipped := bytes.Clone(o.data)
 	flipped[500000] ^= 0x10
-	bad := sha256.Sum256(flipped)
-	for _, digest := range []string{hex.EncodeToString(good[:]), hex.EncodeToString(bad[:])} {
-		if !strings.Contains(err.Error(), digest) {
-			t.Errorf("the error doesn't name %s: %v", digest, err)
+	for _, d := range []string{good, digest(flipped)} {
+		if !strings.Contains(err.Error(), d) {
+			t.Errorf("the error doesn't name %s: %v", d, err)
 		}
 	}
 	if len(o.ranges) != 2 {
@@ -201,9 +205,8 @@ func TestFetchRefusesAFlippedByte(t *testing.T) {
 
 func TestFetchGivesUp(t *testing.T) {
 	o := newOrigin(t)
-	sum := sha256.Sum256(o.data)
 	f := fetch{
-		Client: newClient(), URL: o.URL, Size: int64(len(o.data)) + 4096, SHA256: hex.EncodeToString(sum[:]),
+		Client: newClient(), URL: o.URL, Size: int64(len(o.data)) + 4096, SHA256: digest(o.data),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pause: time.Millisecond, Patience: 50 * time.Millisecond,
 	}
 	err := f.into(t.Context(), nil)

@@ -30,6 +30,7 @@ const maxOutput = 256 << 10
 type Error struct {
 	Stage   string   // fetch, files
 	Code    int      // exit code; -1: it didn't exit by itself
+	Ended   string   // exit status 1, signal: killed
 	Reasons []string // what can be told, at most a few lines
 }
 
@@ -43,7 +44,7 @@ func (e *Error) Error() string {
 	if len(e.Reasons) > 0 {
 		reasons = strings.Join(e.Reasons, "; ")
 	}
-	return fmt.Sprintf("%s (stage %s, exit code %d): %s", what, e.Stage, e.Code, reasons)
+	return fmt.Sprintf("%s (stage %s, %s): %s", what, e.Stage, e.Ended, reasons)
 }
 
 // Apply provisions. It may be run again after a failure. Nothing of config stays outside of Root.
@@ -96,7 +97,7 @@ func (i Ignition) stage(ctx context.Context, stage string, config []byte) error 
 	if !errors.As(err, &exit) {
 		return fmt.Errorf("cannot run Ignition: %w", err)
 	}
-	return &Error{Stage: stage, Code: exit.ExitCode(), Reasons: explain(out.bytes(), config, i.Root)}
+	return &Error{Stage: stage, Code: exit.ExitCode(), Ended: exit.String(), Reasons: explain(out.bytes(), config, i.Root)}
 }
 
 // bounded keeps the first and the last bytes of what is written, each up to limit: the failure is told first and last,

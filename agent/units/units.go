@@ -63,6 +63,7 @@ type State struct {
 	Active   string // active, activating, failed, inactive...
 	Sub      string // running, exited, auto-restart...
 	Restarts int    // of a service, since it was started
+	Refused  bool   // an assertion of the unit doesn't hold (systemd.unit(5), AssertPathExists= and others)
 }
 
 // String is the state for people: "etcd.service activating (auto-restart, 3 restarts)".
@@ -71,15 +72,18 @@ func (s State) String() string {
 	if s.Restarts > 0 {
 		text += fmt.Sprintf(", %d restarts", s.Restarts)
 	}
+	if s.Refused {
+		text += ", an assertion of the unit failed"
+	}
 	return text + ")"
 }
 
 // patience is how many restarts by itself a unit may need before it counts as failing.
 const patience = 5
 
-// Failing says if the unit needs somebody's attention: it failed, or it is started again and again.
+// Failing says if the unit needs somebody's attention: it failed, it may not start, or it is started again and again.
 func (s State) Failing() bool {
-	return s.Active == "failed" || s.Active != "active" && s.Restarts >= patience
+	return s.Refused || s.Active == "failed" || s.Active != "active" && s.Restarts >= patience
 }
 
 // Members is the units a target pulls in, sorted: of nested targets too.
@@ -121,16 +125,28 @@ func (m *Manager) States(ctx context.Context, names []string) ([]State, error) {
 	var states []State
 	for _, u := range list {
 		s := State{Name: u.Name, Active: u.ActiveState, Sub: u.SubState}
-		if strings.HasSuffix(u.Name, ".service") && u.ActiveState != "active" {
-			if p, err := m.conn.GetUnitTypePropertyContext(ctx, u.Name, "Service", "NRestarts"); err == nil {
-				n, _ := p.Value.Value().(uint32)
-				s.Restarts = int(n)
-			}
+		if u.ActiveState != "active" {
+			m.explain(ctx, &s)
 		}
 		states = append(states, s)
 	}
 	slices.SortFunc(states, func(a, b State) int { return strings.Compare(a.Name, b.Name) })
 	return states, nil
+}
+
+// explain adds why a unit may not be active. What systemd doesn't tell is left as it is.
+func (m *Manager) explain(ctx context.Context, s *State) {
+	if p, err := m.conn.GetUnitTypePropertyContext(ctx, s.Name, "Service", "NRestarts"); err == nil {
+		n, _ := p.Value.Value().(uint32)
+		s.Restarts = int(n)
+	}
+	tried, err := m.conn.GetUnitPropertyContext(ctx, s.Name, "AssertTimestampMonotonic")
+	if err != nil || tried.Value.Value() == uint64(0) {
+		return
+	}
+	if p, err := m.conn.GetUnitPropertyContext(ctx, s.Name, "AssertResult"); err == nil {
+		s.Refused = p.Value.Value() == false
+	}
 }
 
 // maxWords bounds a unit's last words in bytes.
