@@ -101,35 +101,52 @@ func shippedPlan(t *testing.T, name string) (*plan.Plan, *role.Role) {
 	return p, r
 }
 
-// TestWorkerHoldsNoControlPlane looks for the control plane by name, and inside every binary.
-func TestWorkerHoldsNoControlPlane(t *testing.T) {
-	foreign := []string{"k8s.io/kubernetes/cmd/kube-apiserver/app", "k8s.io/kubernetes/cmd/kube-controller-manager/app", "k8s.io/kubernetes/cmd/kube-scheduler/app"}
+// TestShippedImages looks into the root trees of the shipped roles.
+func TestShippedImages(t *testing.T) {
 	for _, name := range []string{"worker", "control-plane"} {
-		found := map[string]bool{}
-		for p, data := range binaries(t, shippedTree(t, name)) {
-			for _, f := range foreign {
-				if bytes.Contains(data, []byte(f)) {
-					found[p+" has "+f] = true
-				}
-			}
-			if info, err := buildinfo.Read(bytes.NewReader(data)); err == nil {
-				for _, m := range info.Deps {
-					if strings.HasPrefix(m.Path, "go.etcd.io/etcd/server") {
-						found[p+" has etcd"] = true
-					}
-				}
-			}
-			if base := path.Base(p); base == "etcd" || base == "kube-apiserver" {
-				found[p] = true
+		tree := shippedTree(t, name)
+		programs := binaries(t, tree)
+		foreign := controlPlane(programs)
+		if name == "worker" && len(foreign) > 0 {
+			t.Errorf("a worker's image holds parts of the control plane: %v", foreign)
+		}
+		if name == "control-plane" && len(foreign) < 4 {
+			t.Errorf("a control plane's image holds only %v: this test would find nothing in a worker's", foreign)
+		}
+		for p, data := range programs {
+			for _, l := range missingLibraries(t, tree, p, data) {
+				t.Errorf("%s: %s needs %s, which is not there", name, p, l)
 			}
 		}
-		if name == "worker" && len(found) > 0 {
-			t.Errorf("a worker's image holds parts of the control plane: %v", found)
-		}
-		if name == "control-plane" && len(found) < 4 {
-			t.Errorf("a control plane's image holds only %v: this test would find nothing in a worker's", found)
+		for _, e := range tree.All() {
+			if e.Type == rootfs.Regular && e.Mode&0o6000 != 0 {
+				t.Errorf("%s: %s (%04o) of %s would gain rights, and nobody logs in", name, e.Path, e.Mode, e.Origin)
+			}
 		}
 	}
+}
+
+// controlPlane is where parts of the control plane are found: by name, and inside every binary.
+func controlPlane(programs map[string][]byte) []string {
+	var found []string
+	for p, data := range programs {
+		for _, program := range []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
+			if bytes.Contains(data, []byte("k8s.io/kubernetes/cmd/"+program+"/app")) {
+				found = append(found, p+" has "+program)
+			}
+		}
+		if info, err := buildinfo.Read(bytes.NewReader(data)); err == nil {
+			for _, m := range info.Deps {
+				if strings.HasPrefix(m.Path, "go.etcd.io/etcd/server") {
+					found = append(found, p+" has etcd")
+				}
+			}
+		}
+		if base := path.Base(p); base == "etcd" || base == "kube-apiserver" {
+			found = append(found, p)
+		}
+	}
+	return found
 }
 
 // binaries are the ELF files of a tree.
@@ -151,33 +168,36 @@ func binaries(t *testing.T, tree *rootfs.Tree) map[string][]byte {
 	return found
 }
 
-// TestLibrariesAreThere follows what every binary of the shipped images is linked to.
-func TestLibrariesAreThere(t *testing.T) {
-	for _, name := range []string{"worker", "control-plane"} {
-		tree := shippedTree(t, name)
-		for p, data := range binaries(t, tree) {
-			f, err := elf.NewFile(bytes.NewReader(data))
-			if err != nil {
-				t.Errorf("%s: %v", p, err)
-				continue
-			}
-			for _, section := range f.Progs {
-				if section.Type == elf.PT_INTERP {
-					interpreter := make([]byte, section.Filesz)
-					section.ReadAt(interpreter, 0)
-					if _, ok := tree.Resolve(strings.Trim(string(interpreter), "/\x00")); !ok {
-						t.Errorf("%s: %s needs %s", name, p, interpreter)
-					}
-				}
-			}
-			libraries, _ := f.ImportedLibraries()
-			for _, l := range libraries {
-				if !inAny(tree, l, "usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64", "usr/lib/systemd", "usr/lib/x86_64-linux-gnu/systemd", path.Dir(p)) {
-					t.Errorf("%s: %s needs %s", name, p, l)
-				}
-			}
+// missingLibraries is what a binary is linked to and the tree does not have, its interpreter too.
+func missingLibraries(t *testing.T, tree *rootfs.Tree, p string, data []byte) []string {
+	t.Helper()
+	f, err := elf.NewFile(bytes.NewReader(data))
+	if err != nil {
+		t.Fatalf("%s: %v", p, err)
+	}
+	var missing []string
+	for _, part := range f.Progs {
+		if part.Type != elf.PT_INTERP {
+			continue
+		}
+		interpreter := make([]byte, part.Filesz)
+		if _, err := part.ReadAt(interpreter, 0); err != nil {
+			t.Fatalf("%s: %v", p, err)
+		}
+		if name := strings.Trim(string(interpreter), "/\x00"); !inAny(tree, name, "") {
+			missing = append(missing, name)
 		}
 	}
+	libraries, err := f.ImportedLibraries()
+	if err != nil {
+		t.Fatalf("%s: %v", p, err)
+	}
+	for _, l := range libraries {
+		if !inAny(tree, l, "usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64", "usr/lib/systemd", "usr/lib/x86_64-linux-gnu/systemd", path.Dir(p)) {
+			missing = append(missing, l)
+		}
+	}
+	return missing
 }
 
 func inAny(tree *rootfs.Tree, name string, folders ...string) bool {
@@ -187,13 +207,4 @@ func inAny(tree *rootfs.Tree, name string, folders ...string) bool {
 		}
 	}
 	return false
-}
-
-// TestNothingRunsAsSomebodyElse: nobody logs in, so no program needs to change its user.
-func TestNothingRunsAsSomebodyElse(t *testing.T) {
-	for _, e := range shippedTree(t, "control-plane").All() {
-		if e.Type == rootfs.Regular && e.Mode&0o6000 != 0 {
-			t.Errorf("%s (%04o) of %s", e.Path, e.Mode, e.Origin)
-		}
-	}
 }
