@@ -23,7 +23,7 @@ const (
 	ClientPXE   Client = "UEFI PXE"     // option 60 PXEClient, a UEFI of 64 bits
 	ClientHTTP  Client = "UEFI HTTP"    // option 60 HTTPClient
 	ClientBIOS  Client = "BIOS PXE"     // option 60 PXEClient, architecture 0
-	ClientOther Client = "PXE of an architecture without images"
+	ClientOther Client = "PXE of another architecture"
 	ClientIPXE  Client = "iPXE"
 	ClientAgent Client = "slipway-agent"
 )
@@ -103,7 +103,7 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	}
 	arch := platform(request)
 	if arch == "" {
-		return ": no boot file, it can't run a UEFI image of 64 bits (set the machine's firmware to UEFI boot)"
+		return noImage(request)
 	}
 	file := policy.Image(d.Machine.Role, arch)
 	if file == "" {
@@ -126,6 +126,16 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	}
 	reply.UpdateOption(dhcpv4.OptBootFileName(url))
 	return ", " + url
+}
+
+// noImage says why there's nothing for a client's architecture.
+func noImage(request *dhcpv4.DHCPv4) string {
+	for _, a := range architectures(request) {
+		if a != iana.INTEL_X86PC && a != iana.INTEL_X86PC_HTTP {
+			return fmt.Sprintf(": no boot file, there are no images for architecture %d (option 93)", uint16(a))
+		}
+	}
+	return ": no boot file, images need UEFI (set the machine's firmware to UEFI boot)"
 }
 
 // setBootFile sets the boot file in the header, and in options 66 and 67 where the client asks for them.

@@ -116,10 +116,15 @@ func wish(request *dhcpv4.DHCPv4) netip.Addr {
 // answerRequest treats selecting, init-reboot, renewing and rebinding alike (RFC 2131 section 4.3.2): the client wants
 // an address, and it is its own or it isn't. The server is authoritative: whatever else is refused, not passed over.
 func (d *Decision) answerRequest(request *dhcpv4.DHCPv4, policy Policy) {
+	wanted := wish(request)
+	if !wanted.IsValid() {
+		d.Reason = "client asks for no address"
+		return
+	}
 	if !d.lease(request, policy, LeaseTime) {
 		return
 	}
-	if wanted := wish(request); wanted != d.Address {
+	if wanted != d.Address {
 		d.Hold = 0
 		d.refuse(request, policy, fmt.Sprintf("client wants %s, its address is %s", wanted, d.Address))
 		return
@@ -133,6 +138,8 @@ func (d *Decision) answerInform(request *dhcpv4.DHCPv4, policy Policy) {
 	switch {
 	case !d.Known && !policy.Site.ServeUnknown:
 		d.Reason = "not in the cluster document"
+	case !d.Address.IsValid():
+		d.Reason = "client informs of no address"
 	case !policy.Site.Subnet.Contains(d.Address):
 		d.Reason = fmt.Sprintf("client informs of %s, which is not in %s", d.Address, policy.Site.Subnet)
 	default:
