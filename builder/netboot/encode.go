@@ -139,7 +139,8 @@ func destination(request, reply *dhcpv4.DHCPv4) (to netip.AddrPort, unicast bool
 	if reply.MessageType() == dhcpv4.MessageTypeNak {
 		return broadcast, false
 	}
-	if own := address(request.ClientIPAddr); own.IsValid() {
+	// Only an acknowledgement repeats the client's own address, once it's known to be that. A DISCOVER may claim any.
+	if own := address(reply.ClientIPAddr); own.IsValid() {
 		return netip.AddrPortFrom(own, client), false
 	}
 	your := address(reply.YourIPAddr)

@@ -32,23 +32,27 @@ type leases struct {
 	byMAC map[string]netip.Addr
 }
 
-// openLeases reads the leases of an earlier run. Those that the document has overtaken since (a smaller pool, a node that
-// now has the address) are dropped.
+// openLeases reads the leases of an earlier run.
 func openLeases(store *store, site *Site, now func() time.Time) (*leases, error) {
+	var earlier []Lease
+	if store != nil {
+		if err := store.read(leasesFile, &earlier); err != nil {
+			return nil, err
+		}
+	}
 	l := &leases{store: store, pool: site.Pool, now: now, never: reserved(site), held: map[netip.Addr]Lease{}, byMAC: map[string]netip.Addr{}}
-	if store == nil {
-		return l, nil
-	}
-	var all []Lease
-	if err := store.read(leasesFile, &all); err != nil {
-		return nil, err
-	}
-	for _, lease := range all {
+	l.take(earlier)
+	return l, nil
+}
+
+// take begins with earlier leases. Those that the document has overtaken (a smaller pool, a node that now has the
+// address) are dropped.
+func (l *leases) take(earlier []Lease) {
+	for _, lease := range earlier {
 		if l.pool.Contains(lease.Address) && !l.never[lease.Address] {
 			l.put(lease)
 		}
 	}
-	return l, nil
 }
 
 // reserved are the addresses that no unknown machine may get.

@@ -34,22 +34,27 @@ type states struct {
 
 // openStates reads the file of an earlier run and adds the site's machines.
 func openStates(store *store, site *Site, now func() time.Time, log *slog.Logger, changed func(NodeStatus)) (*states, error) {
+	var earlier []NodeStatus
+	if store != nil {
+		if err := store.read(nodesFile, &earlier); err != nil {
+			return nil, err
+		}
+	}
 	s := &states{
 		store: store, now: now, log: log, changed: changed,
 		byMAC: map[string]*NodeStatus{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
 	}
-	var all []NodeStatus
-	if store != nil {
-		if err := store.read(nodesFile, &all); err != nil {
-			return nil, err
-		}
-	}
-	for _, n := range all {
+	s.take(earlier, site)
+	return s, nil
+}
+
+// take begins with what was known. Who is a node is the document's to say; it may have changed since.
+func (s *states) take(earlier []NodeStatus, site *Site) {
+	for _, n := range earlier {
 		mac, err := net.ParseMAC(n.MAC)
-		if err != nil {
+		if err != nil || len(mac) != 6 {
 			continue
 		}
-		// Who is a node is the document's to say; it may have changed since.
 		m, known := site.machine(mac)
 		if known || site.ListUnknown {
 			n.MAC, n.Name, n.Role = mac.String(), m.Name, m.Role
@@ -60,7 +65,6 @@ func openStates(store *store, site *Site, now func() time.Time, log *slog.Logger
 		n := s.node(m.MAC.String())
 		n.Name, n.Role, n.Address = m.Name, m.Role, m.Address.String()
 	}
-	return s, nil
 }
 
 // node finds or makes a machine's status. One unknown machine too many drives out the one that wasn't seen longest.

@@ -112,7 +112,7 @@ func walk(packet []byte) (codes []int, values map[int][]byte, err error) {
 		case rest[0] == 0 || len(rest) < 2 || len(rest) < 2+int(rest[1]):
 			return nil, nil, fmt.Errorf("option %d is cut or padding in the middle", rest[0])
 		}
-		code, content := int(rest[0]), rest[2:2+rest[1]]
+		code, content := int(rest[0]), rest[2:2+int(rest[1])]
 		if len(codes) == 0 || codes[len(codes)-1] != code {
 			if values[code] != nil {
 				return nil, nil, fmt.Errorf("option %d comes in two places", code)
