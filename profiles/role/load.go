@@ -153,13 +153,13 @@ const (
 	unitFolder  = "/usr/lib/systemd/system/"
 	imagesUnit  = "slipway-images.service"
 	imagesDrop  = unitFolder + imagesUnit + ".d/10-images.conf"
-	importImage = "/usr/bin/ctr --namespace k8s.io images import --local --discard-unpacked-layers --snapshotter overlayfs" +
+	importImage = "/usr/bin/ctr --namespace k8s.io images import --local --no-unpack --snapshotter overlayfs" +
 		" --label io.cri-containerd.image=managed --label io.cri-containerd.pinned=pinned"
 )
 
-// importImages has each container image given to containerd at boot, by the unit for it, if the role has that unit. Layers
-// are unpacked then and dropped: a node keeps in memory the unpacked image only. The label keeps the kubelet from removing
-// an image that nothing uses: it could not be had again.
+// importImages has each container image given to containerd at boot, by the unit for it, if the role has that unit. It is
+// unpacked by the first container that uses it: that costs neither time at boot nor memory on nodes that never do. The
+// label keeps the kubelet from removing an image that nothing uses: it could not be had again.
 func (m *merger) importImages() {
 	if _, ok := m.files[unitFolder+imagesUnit]; !ok {
 		return
