@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,7 +103,8 @@ func (m *machine) start() {
 	must(t, err)
 	dir := t.TempDir()
 	m.serial, m.monitor = filepath.Join(dir, "serial"), filepath.Join(dir, "monitor")
-	cmd := exec.Command("qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,-cx16", "-m", "1024", "-smp", "2",
+	// timeout: no machine stays behind when the test is killed.
+	cmd := exec.Command("timeout", "--kill-after=1", "12m", "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,-cx16", "-m", "1024", "-smp", "2",
 		"-display", "none", "-no-user-config", "-nodefaults", "-serial", "file:"+m.serial, "-monitor", "unix:"+m.monitor+",server=on,wait=off",
 		"-device", "virtio-rng-pci", "-device", "virtio-net-pci,netdev=n,romfile=,mac="+nodeMAC,
 		"-netdev", "user,id=n,net=10.1.0.0/24,host=10.1.0.1,dhcpstart=10.1.0.21,bootfile=http://10.1.0.1:"+port,
@@ -110,7 +112,7 @@ func (m *machine) start() {
 	cmd.Stderr = os.Stderr
 	must(t, cmd.Start())
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
+		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 		if t.Failed() {
 			log := m.console()
@@ -223,7 +225,7 @@ func TestMachineStopsWhereVerityFindsAFlippedByte(t *testing.T) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	}
 	m.start()
-	m.awaitConsole("Kernel panic - not syncing: dm-verity device has corrupted blocks")
+	m.awaitConsole("Kernel panic - not syncing: dm-verity device corrupted")
 	if !strings.Contains(m.console(), "verity: 7:0: data block 0 is corrupted") {
 		t.Error("the console doesn't name the block")
 	}
