@@ -46,6 +46,8 @@ type EventRecord struct {
 	Detail string         `json:"detail,omitempty"`
 	Unit   string         `json:"unit,omitempty"`
 	Log    string         `json:"log,omitempty"` // only of a boot's newest failure
+	// Uptime is set for what the node has reported: Time is then the boot's Start and this.
+	Uptime bootspec.Millis `json:"uptime,omitempty"`
 }
 
 // Boot is the machine's newest boot.
@@ -106,13 +108,20 @@ func (n *NodeStatus) offered(r EventRecord) {
 }
 
 // report notes what a node reports at a time. The record's own time is reckoned from when the node's kernel started, so
-// that reports which arrive late stand where they belong.
+// that reports which arrive late stand where they belong. The report that was fastest on its way tells best when that was.
 func (n *NodeStatus) report(r bootspec.Report, now time.Time) {
 	b := n.boot(r.Boot)
 	if start := now.Add(-r.Uptime.Duration()); b.Start.IsZero() || start.Before(b.Start) {
 		b.Start = start
+		for i, e := range b.Events {
+			if e.Uptime > 0 {
+				b.Events[i].Time = start.Add(e.Uptime.Duration())
+			}
+		}
 	}
-	n.add(b, EventRecord{Event: r.Event, Time: b.Start.Add(r.Uptime.Duration()), Detail: r.Detail, Unit: r.Unit, Log: r.Log})
+	n.add(b, EventRecord{
+		Event: r.Event, Time: b.Start.Add(r.Uptime.Duration()), Uptime: r.Uptime, Detail: r.Detail, Unit: r.Unit, Log: r.Log,
+	})
 }
 
 // add appends to a boot. Of a repeated event the first stays, but failures and what heals them are all kept, as far as
