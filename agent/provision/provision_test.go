@@ -5,26 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// program is the real Ignition: SLIPWAY_IGNITION, or ignition in the search path.
+// program is the real Ignition: SLIPWAY_IGNITION, or the component that was last built into the cache.
 func program(t *testing.T) string {
 	t.Helper()
-	if p := os.Getenv("SLIPWAY_IGNITION"); p != "" {
-		return p
-	}
-	p, err := exec.LookPath("ignition")
-	if err != nil {
-		t.Skip("no ignition: set SLIPWAY_IGNITION to the built component")
-	}
 	if os.Getuid() != 0 {
 		t.Skip("Ignition sets owners: needs root")
 	}
-	return p
+	if p := os.Getenv("SLIPWAY_IGNITION"); p != "" {
+		return p
+	}
+	cache := os.Getenv("SLIPWAY_CACHE")
+	if user, err := os.UserCacheDir(); err == nil && cache == "" {
+		cache = filepath.Join(user, "slipway")
+	}
+	built, err := filepath.Glob(filepath.Join(cache, "components/*/*-ignition"))
+	if err != nil || len(built) == 0 {
+		t.Skip("Ignition was not built yet (bake an image first), and SLIPWAY_IGNITION is not set")
+	}
+	return built[0]
 }
 
 const secret = "s3cr3t-KEY-material-0123456789"
