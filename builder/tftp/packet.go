@@ -36,7 +36,7 @@ type options struct {
 	windowSize int // blocks, 1..65535 (RFC 7440)
 	timeout    int // seconds, 1..255 (RFC 2349)
 	size       bool
-	order      []string // names as the client wrote them, in its order
+	order      []string // names in lower case, in the client's order
 }
 
 // request is a read request.

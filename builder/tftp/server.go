@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Opener opens a file for a client. The name has no leading slash, no backslash and no "..". An error that is
@@ -59,8 +61,12 @@ type Server struct {
 	mu     sync.Mutex
 	total  int
 	client map[netip.Addr]int
+	asking map[netip.AddrPort]*asked // clients whose transfer hasn't heard from them yet
 	wg     sync.WaitGroup
 }
+
+// asked is what a client asks that hasn't answered yet.
+type asked struct{ again *request } // nil: it has asked once
 
 // New makes a server.
 func New(c Config) *Server {
@@ -75,7 +81,7 @@ func New(c Config) *Server {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{config: c, client: map[netip.Addr]int{}}
+	return &Server{config: c, client: map[netip.Addr]int{}, asking: map[netip.AddrPort]*asked{}}
 }
 
 func setDefault(value *int, fallback int) {
@@ -101,6 +107,7 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn, listen func() (*n
 		}
 		if err != nil {
 			s.config.Log.Warn("tftp: cannot read a request", "error", err)
+			pause(ctx, time.Second) // the interface is down
 			continue
 		}
 		s.accept(ctx, conn, buffer[:n], client, listen)
@@ -128,67 +135,114 @@ func (s *Server) accept(ctx context.Context, conn *net.UDPConn, packet []byte, c
 		refuse(codeAccess, err.Error())
 		return
 	}
-	address := client.Addr().Unmap()
-	if !s.enter(address) {
+	r.file = name
+	mine, err := s.enter(client, r)
+	if err != nil {
 		// No answer: the client asks again, and by then there may be room.
-		s.config.Log.Warn("tftp: too many transfers", "client", client)
+		s.config.Log.Info("tftp: not answered", "client", client, "error", err)
 		return
 	}
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		defer s.leave(address)
-		s.transfer(ctx, r, name, client, listen, refuse)
-	}()
+	s.wg.Go(func() {
+		defer s.leave(client)
+		for next := &r; next != nil; {
+			heard := func() { s.heard(client, mine) }
+			next = s.asksAgain(client, mine, s.transfer(ctx, *next, client, heard, listen, refuse))
+		}
+	})
 }
 
-func (s *Server) transfer(ctx context.Context, r request, name string, client netip.AddrPort, listen func() (*net.UDPConn, error), refuse func(uint16, string)) {
+// transfer serves one request to its end.
+func (s *Server) transfer(ctx context.Context, r request, client netip.AddrPort, heard func(), listen func() (*net.UDPConn, error), refuse func(uint16, string)) error {
 	started := time.Now()
-	file, err := s.config.Open(name, client.Addr().Unmap())
+	file, err := s.config.Open(r.file, client.Addr().Unmap())
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			refuse(codeNotFound, "no such file: "+name)
+			refuse(codeNotFound, "no such file: "+r.file)
 		} else {
-			refuse(codeAccess, "cannot open "+name)
+			s.config.Log.Warn("tftp: cannot open a file", "file", r.file, "error", err)
+			refuse(codeAccess, "cannot open "+r.file)
 		}
-		return
+		return err
 	}
 	defer file.Close()
 	conn, err := listen()
 	if err != nil {
 		s.config.Log.Error("tftp: cannot open a socket", "error", err)
 		refuse(codeUndefined, "the server is out of sockets")
-		return
+		return err
 	}
 	defer conn.Close()
 	t := newSender(s.config, conn, client, file, r.options)
+	t.heard = heard
 	err = t.run(ctx)
-	if errors.Is(err, errProbe) {
-		return
+	if s.config.Done != nil && !errors.Is(err, errProbe) {
+		s.config.Done(Transfer{Client: client, Name: r.file, Size: file.Size(), Duration: time.Since(started), Err: err})
 	}
-	if s.config.Done != nil {
-		s.config.Done(Transfer{Client: client, Name: name, Size: file.Size(), Duration: time.Since(started), Err: err})
-	}
+	return err
 }
 
-// enter counts a transfer in, if the limits allow it.
-func (s *Server) enter(client netip.Addr) bool {
+// enter counts a transfer in, if the limits allow it. A request that comes again, because our answer is slow or lost,
+// begins no second transfer: the first one sends its answer again.
+func (s *Server) enter(client netip.AddrPort, r request) (*asked, error) {
+	address := client.Addr().Unmap()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.total >= s.config.MaxTransfers || s.client[client] >= s.config.MaxPerClient {
-		return false
+	if first := s.asking[client]; first != nil {
+		first.again = &r
+		return nil, errors.New("its request is being answered already")
+	}
+	switch {
+	case s.total >= s.config.MaxTransfers:
+		return nil, fmt.Errorf("%d transfers run, the most there may be", s.total)
+	case s.client[address] >= s.config.MaxPerClient:
+		return nil, fmt.Errorf("this client has %d transfers, the most it may have", s.client[address])
 	}
 	s.total++
-	s.client[client]++
-	return true
+	s.client[address]++
+	mine := &asked{}
+	s.asking[client] = mine
+	return mine, nil
 }
 
-func (s *Server) leave(client netip.Addr) {
+// heard notes that a client has answered: what it asks from now on is another transfer.
+func (s *Server) heard(client netip.AddrPort, mine *asked) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking[client] == mine {
+		delete(s.asking, client)
+	}
+}
+
+// asksAgain is what a client has asked for since, when it ended its transfer before that began: the probe for a file's
+// size and the request for the file may come from the same port, one right after the other. nil: nothing.
+func (s *Server) asksAgain(client netip.AddrPort, mine *asked, ended error) *request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking[client] != mine {
+		return nil
+	}
+	if again := mine.again; again != nil && errors.Is(ended, errRefused) {
+		mine.again = nil
+		return again
+	}
+	delete(s.asking, client)
+	return nil
+}
+
+func (s *Server) leave(client netip.AddrPort) {
+	address := client.Addr().Unmap()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.total--
-	if s.client[client]--; s.client[client] == 0 {
-		delete(s.client, client)
+	if s.client[address]--; s.client[address] == 0 {
+		delete(s.client, address)
+	}
+}
+
+func pause(ctx context.Context, how time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(how):
 	}
 }
 
@@ -200,7 +254,7 @@ func cleanName(file string) (string, error) {
 			return "", fmt.Errorf("a name with .. is refused")
 		}
 	}
-	if name = path.Clean(name); name == "." || len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
+	if name = path.Clean(name); name == "." || len(name) > 255 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
 		return "", fmt.Errorf("not a file name")
 	}
 	return name, nil

@@ -60,6 +60,18 @@ func start(t *testing.T, files map[string][]byte, edit func(*Config)) (netip.Add
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort(), ended
 }
 
+// await is the next transfer that ends.
+func await(t *testing.T, ended chan Transfer) Transfer {
+	t.Helper()
+	select {
+	case tr := <-ended:
+		return tr
+	case <-time.After(20 * time.Second):
+		t.Fatal("no transfer ends")
+		return Transfer{}
+	}
+}
+
 // client is a small TFTP client of this test, so that packets can be lost, doubled and ignored on purpose.
 type client struct {
 	t      *testing.T
@@ -135,7 +147,7 @@ func TestSizes(t *testing.T) {
 				if got := c.receive(8, window, nil); !bytes.Equal(got, data) {
 					t.Fatalf("received %d bytes with another content, want %d", len(got), len(data))
 				}
-				if tr := <-ended; tr.Err != nil || tr.Size != int64(size) {
+				if tr := await(t, ended); tr.Err != nil || tr.Size != int64(size) {
 					t.Errorf("transfer ended with %+v", tr)
 				}
 			})
@@ -211,6 +223,39 @@ func TestDuplicateAck(t *testing.T) {
 	}
 }
 
+// TestDoubledPackets: a network that doubles one acknowledgement, and a client that acknowledges every packet it didn't
+// expect (as EDK2 does), don't double the rest of the transfer.
+func TestDoubledPackets(t *testing.T) {
+	const block, window, windows = 512, 8, 40
+	server, _ := start(t, map[string][]byte{"f": random(block*window*windows - 1)}, func(c *Config) { c.Timeout = 5 * time.Second })
+	c := dial(t, server)
+	c.ask("f", "octet", "blksize", fmt.Sprint(block), "windowsize", fmt.Sprint(window))
+	c.next(5 * time.Second)
+	c.ack(0)
+	packets := 0
+	for expect := uint16(1); expect <= window*windows; {
+		got := c.next(2 * time.Second)
+		if got == nil {
+			t.Fatalf("nothing comes before block %d", expect)
+		}
+		packets++
+		if number := binary.BigEndian.Uint16(got[2:]); number != expect {
+			c.ack(expect - 1)
+			continue
+		}
+		if expect%window == 0 {
+			c.ack(expect)
+		}
+		if expect == 3*window {
+			c.ack(expect)
+		}
+		expect++
+	}
+	if spare := packets - window*windows; spare > 4*window {
+		t.Errorf("%d packets more than there are blocks, want at most some windows", spare)
+	}
+}
+
 // TestSilentClients: a client that never answers is given up, and one that only repeats its last acknowledgement too.
 func TestSilentClients(t *testing.T) {
 	for name, repeat := range map[string]bool{"never acknowledges": false, "repeats block 2": true} {
@@ -230,12 +275,91 @@ func TestSilentClients(t *testing.T) {
 					c.ack(2)
 				}
 			}
-			if tr := <-ended; tr.Err == nil {
+			if tr := await(t, ended); tr.Err == nil {
 				t.Error("the transfer ended well")
 			}
 		})
 	}
 }
+
+// TestRepeatedRequest: a client that asks again from the same port, because our answer was lost, gets that answer again
+// and not a second transfer.
+func TestRepeatedRequest(t *testing.T) {
+	data := random(700)
+	server, _ := start(t, map[string][]byte{"f": data}, nil)
+	c := dial(t, server)
+	peers := map[netip.AddrPort]bool{}
+	for range 3 {
+		c.ask("f", "octet", "blksize", "512")
+		c.next(5 * time.Second)
+		peers[c.peer] = true
+	}
+	if len(peers) != 1 {
+		t.Errorf("%d transfers run for one request, want 1", len(peers))
+	}
+	for c.next(300*time.Millisecond) != nil { // answers that were sent again meanwhile
+	}
+	c.ack(0)
+	if got := c.receive(512, 1, nil); !bytes.Equal(got, data) {
+		t.Errorf("received %d bytes with another content, want %d", len(got), len(data))
+	}
+}
+
+// TestStop: when the server stops, a client in mid-transfer is told at once.
+func TestStop(t *testing.T) {
+	listen := func() (*net.UDPConn, error) {
+		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	}
+	conn, err := listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	open := func(string, netip.Addr) (File, error) { return content{bytes.NewReader(random(5000))}, nil }
+	stopped := make(chan error, 1)
+	go func() { stopped <- New(Config{Open: open, Timeout: time.Hour}).Serve(ctx, conn, listen) }()
+	c := dial(t, conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	c.ask("f", "octet")
+	if got := c.next(5 * time.Second); got == nil || got[1] != opDATA {
+		t.Fatalf("got %q, want a block", got)
+	}
+	cancel()
+	if got := c.next(5 * time.Second); string(got) != "\x00\x05\x00\x00the server stops\x00" {
+		t.Errorf("got %q, want the end of the transfer", got)
+	}
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Errorf("the server ends with %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the server doesn't end")
+	}
+}
+
+// TestFileThatShrinks: a file that becomes shorter while it is sent ends the transfer with an error on both sides.
+func TestFileThatShrinks(t *testing.T) {
+	server, ended := start(t, nil, func(c *Config) {
+		c.Open = func(string, netip.Addr) (File, error) { return shrunk{content{bytes.NewReader(random(700))}}, nil }
+	})
+	c := dial(t, server)
+	c.ask("f", "octet")
+	c.next(5 * time.Second)
+	c.ack(1)
+	if got := c.next(5 * time.Second); string(got) != "\x00\x05\x00\x00cannot read the file\x00" {
+		t.Errorf("got %q, want an error", got)
+	}
+	if tr := await(t, ended); tr.Err == nil || !strings.Contains(tr.Err.Error(), "shorter") {
+		t.Errorf("the transfer ended with %v", tr.Err)
+	}
+}
+
+// shrunk is a file that is shorter than it was when it was opened.
+type shrunk struct{ content }
+
+func (shrunk) Size() int64 { return 1400 }
 
 // TestProbe: firmware asks for the size and then ends the transfer; that's not a failed transfer.
 func TestProbe(t *testing.T) {
@@ -251,7 +375,7 @@ func TestProbe(t *testing.T) {
 	c.ack(1)
 	c.next(5 * time.Second)
 	c.ack(2)
-	if tr := <-ended; tr.Err != nil || len(ended) != 0 {
+	if tr := await(t, ended); tr.Err != nil || len(ended) != 0 {
 		t.Errorf("first ended transfer: %+v, %d more", tr, len(ended))
 	}
 }
@@ -314,8 +438,12 @@ func TestRealClients(t *testing.T) {
 		"tftp-hpa": func(out string) []string {
 			return []string{"tftp", "-m", "binary", "127.0.0.1", port, "-c", "get", "boot.efi", out}
 		},
-		"curl":    func(out string) []string { return []string{"curl", "-sS", "-o", out, "tftp://127.0.0.1:" + port + "/boot.efi"} },
-		"busybox": func(out string) []string { return []string{"busybox", "tftp", "-g", "-r", "boot.efi", "-l", out, "127.0.0.1", port} },
+		"curl": func(out string) []string {
+			return []string{"curl", "-sS", "-o", out, "tftp://127.0.0.1:" + port + "/boot.efi"}
+		},
+		"busybox": func(out string) []string {
+			return []string{"busybox", "tftp", "-g", "-r", "boot.efi", "-l", out, "127.0.0.1", port}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "got")
@@ -359,33 +487,4 @@ func FuzzParseRequest(f *testing.F) {
 			t.Errorf("%q became %q", r.file, name)
 		}
 	})
-}
-
-func BenchmarkTransfer(b *testing.B) {
-	data := random(40_000_000)
-	for _, window := range []int{1, 4, 16} {
-		b.Run(fmt.Sprintf("window=%d", window), func(b *testing.B) {
-			if _, err := exec.LookPath("atftp"); err != nil {
-				b.Skip("atftp is not installed (make deps)")
-			}
-			listen := func() (*net.UDPConn, error) { return net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}) }
-			conn, err := listen()
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer conn.Close()
-			ctx, cancel := context.WithCancel(b.Context())
-			defer cancel()
-			open := func(string, netip.Addr) (File, error) { return content{bytes.NewReader(data)}, nil }
-			go New(Config{Open: open}).Serve(ctx, conn, listen)
-			b.SetBytes(int64(len(data)))
-			for b.Loop() {
-				get := exec.Command("atftp", "-g", "-r", "f", "-l", "/dev/null", "--option", "blksize 1428",
-					"--option", fmt.Sprintf("windowsize %d", window), "127.0.0.1", fmt.Sprint(conn.LocalAddr().(*net.UDPAddr).Port))
-				if text, err := get.CombinedOutput(); err != nil {
-					b.Fatalf("%v: %s", err, text)
-				}
-			}
-		})
-	}
 }
