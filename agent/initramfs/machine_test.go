@@ -31,6 +31,7 @@ type machine struct {
 	t       *testing.T
 	base    string // artifact path without extension
 	cmdline string
+	options []string         // more of QEMU's
 	root    http.HandlerFunc // serves the root image
 	config  []byte           // Ignition
 
@@ -109,6 +110,7 @@ func (m *machine) start() {
 		"-device", "virtio-rng-pci", "-device", "virtio-net-pci,netdev=n,romfile=,mac="+nodeMAC,
 		"-netdev", "user,id=n,net=10.1.0.0/24,host=10.1.0.1,dhcpstart=10.1.0.21,bootfile=http://10.1.0.1:"+port,
 		"-kernel", m.base+bootspec.ExtKernel, "-initrd", m.base+bootspec.ExtInitrd, "-append", m.cmdline)
+	cmd.Args = append(cmd.Args, m.options...)
 	cmd.Stderr = os.Stderr
 	must(t, cmd.Start())
 	t.Cleanup(func() {
@@ -162,8 +164,9 @@ func (m *machine) awaitConsole(text string) {
 	m.t.Fatalf("the console doesn't say %q", text)
 }
 
-func TestMachineSurvivesCutsAndARebootInTheMiddle(t *testing.T) {
+func TestMachineSurvivesCutsAndARebootInTheMiddleOfItsFirstBoot(t *testing.T) {
 	m := prepare(t)
+	m.options = []string{"-rtc", "base=2021-01-01"} // years off: no certificate of today would be valid
 	times := 0
 	whole := m.root
 	m.root = func(w http.ResponseWriter, r *http.Request) {
@@ -188,6 +191,14 @@ func TestMachineSurvivesCutsAndARebootInTheMiddle(t *testing.T) {
 	up := m.await(bootspec.EventNetworkUp, 1)
 	if first.Boot == again.Boot || up.Boot != again.Boot || up.MAC != nodeMAC {
 		t.Errorf("reports are of the boots %s, %s and %s of %s", first.Boot, again.Boot, up.Boot, up.MAC)
+	}
+	if !strings.Contains(m.console(), "clock set by the boot server") {
+		t.Error("the clock was not set")
+	}
+	// There is no cluster: units can't start, and their own words say why.
+	failed := m.await(bootspec.EventFailed, 1)
+	if !strings.HasSuffix(failed.Unit, ".service") || !strings.Contains(failed.Log, failed.Unit) || !strings.Contains(m.console(), "unit fails (unit "+failed.Unit) {
+		t.Errorf("the report is %+v", failed)
 	}
 }
 
