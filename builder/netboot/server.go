@@ -70,7 +70,7 @@ func New(c Config) (*Server, error) {
 // open opens what fails fastest first.
 func (s *Server) open() (err error) {
 	c := s.config
-	if s.sockets, err = bind(c.Interface, c.Site.Server, c.HTTPPort); err != nil {
+	if s.sockets, err = bind(c.Interface, c.Site.Subnet, c.Site.Server, c.HTTPPort); err != nil {
 		return err
 	}
 	if c.StateDir != "" {

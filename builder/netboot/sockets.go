@@ -33,8 +33,8 @@ type sockets struct {
 }
 
 // bind finds the interface and binds every socket, or says why not and what to do.
-func bind(name string, server netip.Addr, httpPort int) (*sockets, error) {
-	link, err := findInterface(name, server)
+func bind(name string, subnet netip.Prefix, server netip.Addr, httpPort int) (*sockets, error) {
+	link, err := findInterface(name, netip.PrefixFrom(server, subnet.Bits()))
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func listenUDP(link string, at netip.AddrPort) (*net.UDPConn, error) {
 
 // findInterface finds the interface by name, and makes sure it has the server's address; without a name it finds the one
 // that has it.
-func findInterface(name string, server netip.Addr) (*net.Interface, error) {
+func findInterface(name string, server netip.Prefix) (*net.Interface, error) {
 	links, err := net.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("cannot list interfaces: %w", err)
@@ -104,7 +104,7 @@ func findInterface(name string, server netip.Addr) (*net.Interface, error) {
 		if name != "" && link.Name != name {
 			continue
 		}
-		has, err := hasAddress(link, server)
+		has, err := hasAddress(link, server.Addr())
 		switch {
 		case err != nil:
 			return nil, err
@@ -113,13 +113,13 @@ func findInterface(name string, server netip.Addr) (*net.Interface, error) {
 		case has:
 			return link, nil
 		case name != "":
-			return nil, fmt.Errorf("cannot serve on %s: it lacks the server's address (ip address add %s/BITS dev %s)", name, server, name)
+			return nil, fmt.Errorf("cannot serve on %s: it lacks the server's address (ip address add %s dev %s)", name, server, name)
 		}
 	}
 	if name != "" {
 		return nil, fmt.Errorf("cannot serve on %s: there is no such interface (there are: %s)", name, strings.Join(names, ", "))
 	}
-	return nil, fmt.Errorf("cannot serve: no interface has the server's address %s (add it: ip address add %s/BITS dev INTERFACE)", server, server)
+	return nil, fmt.Errorf("cannot serve: no interface has the server's address %s (add it: ip address add %s dev INTERFACE)", server.Addr(), server)
 }
 
 func hasAddress(link *net.Interface, want netip.Addr) (bool, error) {
@@ -154,7 +154,7 @@ func explain(service, network string, port int, err error) error {
 func portHolder(network string, port int) string {
 	const listening = "0A" // TCP state in /proc/net/tcp
 	for _, table := range []string{network, network + "6"} {
-		text, err := os.ReadFile("/proc/net/" + table)
+		text, err := os.ReadFile("/proc/thread-self/net/" + table)
 		if err != nil {
 			continue
 		}
