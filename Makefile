@@ -6,6 +6,10 @@ OUT      ?= out
 FUZZTIME ?= 10m
 # ONCE=1 makes `make run` end when all checks are done, on a terminal too.
 ONCE     ?=
+# LOCK names another lock than the committed one.
+LOCK     ?=
+
+DEFINITION = --images $(IMAGES) $(if $(LOCK),--lock $(LOCK))
 
 ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 
@@ -14,13 +18,13 @@ PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-t
 	qemu-system-x86 qemu-utils ovmf iproute2 nftables kmod \
 	cryptsetup-bin atftp tftp-hpa udhcpc isc-dhcp-client curl
 
-.PHONY: run build test lint bench fuzz deps clean help
+.PHONY: run build test test-images lint bench fuzz deps clean help
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
 
 run: deps build ## bake both roles and boot them to a Ready cluster in QEMU
-	bin/slipway bake --images $(IMAGES) --role control-plane,worker --out $(OUT)/images
+	bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/images
 	bin/slipway identity --cluster $(CLUSTER) --identity $(OUT)/identity-$(notdir $(CLUSTER)) --keep
 	@$(ROOT) bin/slipway rack up --cluster $(CLUSTER) --images $(IMAGES) --artifacts $(OUT)/images \
 		--identity $(OUT)/identity-$(notdir $(CLUSTER)) --logs $(OUT)/logs \
@@ -29,11 +33,22 @@ run: deps build ## bake both roles and boot them to a Ready cluster in QEMU
 build: ## build slipway and slipway-agent into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./builder/slipway ./agent/slipway-agent
 
-test: deps build lint ## everything: unit, fuzz seeds, namespaces, the command line, and `make run` in virtual machines
+test: deps build lint test-images ## everything: unit, fuzz seeds, namespaces, the command line, and virtual machines
 	go test -timeout 20m $$(go list ./... | grep -v /test/e2e)
 	@for m in $$(find images/components -name '*_test.go' -printf '%h\n' | cut -d/ -f1-3 | sort -u); do \
 		echo "go test $$m"; (cd $$m && CGO_ENABLED=0 go test -trimpath -timeout 30m ./...) || exit 1; done
-	go test -count=1 -timeout 60m -v ./test/e2e
+	SLIPWAY_TEST_OUT=$(abspath $(OUT))/test go test -count=1 -timeout 60m -v ./test/e2e
+	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images go test -count=1 -timeout 30m -run '^TestMachine' ./agent/initramfs
+
+# A mirror that moves on must not turn the tests red: they, and only they, lock again where a locked package is gone.
+test-images: deps build
+	@mkdir -p $(OUT)/test && rm -f $(OUT)/test/lock.json
+	@bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/test/images; code=$$?; \
+	if test $$code = 4; then \
+		echo "the mirror has moved on: locking again into $(OUT)/test/lock.json, for these tests only"; \
+		bin/slipway lock --images $(IMAGES) --lock $(OUT)/test/lock.json && \
+		bin/slipway bake --images $(IMAGES) --lock $(OUT)/test/lock.json --role control-plane,worker --out $(OUT)/test/images; \
+	else exit $$code; fi
 
 lint: ## gofmt and go vet
 	@bad=$$(gofmt -l agent builder images profiles test); test -z "$$bad" || { echo "gofmt: $$bad" >&2; exit 1; }

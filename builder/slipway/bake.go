@@ -64,7 +64,7 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := plan.ReadLock(w.lockFile())
+	lock, err := plan.ReadLock(w.lock)
 	if err != nil {
 		return nil, err
 	}

@@ -16,13 +16,14 @@ import (
 
 // imageFlags are what says what an image is made of.
 type imageFlags struct {
-	images, roles, mirror string
-	arches                []string
-	expired               bool
+	images, lock, roles, mirror string
+	arches                      []string
+	expired                     bool
 }
 
 func (f *imageFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.images, "images", "", "folder with definition.yaml, lock.json, keys and components (default: images of a checkout, else ../share/slipway/images beside the program)")
+	c.Flags().StringVar(&f.lock, "lock", "", "lock file (default: lock.json in the images folder)")
 	c.Flags().StringVar(&f.roles, "roles", "", "folder of roles (default: the shipped ones)")
 	c.Flags().StringVar(&f.mirror, "mirror", "", "URL of a Debian mirror, or NAME=URL[,NAME=URL] for each archive (default: SLIPWAY_MIRROR, else the definition's, else this machine's apt sources)")
 	c.Flags().StringSliceVar(&f.arches, "arch", []string{runtime.GOARCH}, "architectures, by Go's names")
@@ -77,6 +78,7 @@ func (f *imageFlags) loadRoles(names []string) ([]*role.Role, error) {
 // workshop is what locking and baking need.
 type workshop struct {
 	images     string
+	lock       string // file
 	cache      string
 	definition *plan.Definition
 	source     *archive.Source
@@ -97,7 +99,9 @@ func (f *imageFlags) open(a *app) (*workshop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &workshop{images: images, cache: cache, definition: definition, source: source}, nil
+	lock := f.lock
+	if lock == "" {
+		lock = filepath.Join(images, plan.LockName)
+	}
+	return &workshop{images: images, lock: lock, cache: cache, definition: definition, source: source}, nil
 }
-
-func (w *workshop) lockFile() string { return filepath.Join(w.images, plan.LockName) }

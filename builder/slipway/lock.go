@@ -43,7 +43,7 @@ func writeLock(ctx context.Context, a *app, flags imageFlags) error {
 	if err != nil {
 		return err
 	}
-	old, err := plan.ReadLock(w.lockFile())
+	old, err := plan.ReadLock(w.lock)
 	if err != nil && !errors.Is(err, plan.ErrNoLock) {
 		return err
 	}
@@ -57,10 +57,10 @@ func writeLock(ctx context.Context, a *app, flags imageFlags) error {
 		return err
 	}
 	merged := plan.Merge(old, fresh)
-	if err := plan.WriteLock(w.lockFile(), merged); err != nil {
+	if err := plan.WriteLock(w.lock, merged); err != nil {
 		return err
 	}
-	return printChanges(a, w.lockFile(), plan.Changes(old, merged))
+	return printChanges(a, w.lock, plan.Changes(old, merged))
 }
 
 func printChanges(a *app, file string, changes []plan.Change) error {
@@ -87,7 +87,7 @@ func checkLock(a *app, flags imageFlags) error {
 	if err != nil {
 		return err
 	}
-	lock, err := plan.ReadLock(w.lockFile())
+	lock, err := plan.ReadLock(w.lock)
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,8 @@ func checkLock(a *app, flags imageFlags) error {
 			}
 		}
 	}
-	return a.print(map[string]any{"file": w.lockFile(), "stale": false}, func(out io.Writer) error {
-		fmt.Fprintf(out, "%s fits the definition and %d roles\n", w.lockFile(), len(roles))
+	return a.print(map[string]any{"file": w.lock, "stale": false}, func(out io.Writer) error {
+		fmt.Fprintf(out, "%s fits the definition and %d roles\n", w.lock, len(roles))
 		return nil
 	})
 }
