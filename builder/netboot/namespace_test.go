@@ -57,8 +57,8 @@ func TestMain(m *testing.M) {
 // serverLink is the bridge that the tests' server serves on.
 const serverLink = "br0"
 
-// wire gives this process' namespace a bridge with the server's address.
-func wire(t *testing.T) {
+// network gives this process' namespace a bridge with the server's address.
+func network(t *testing.T) {
 	t.Helper()
 	if os.Getenv(inside) == "" {
 		t.Skip("network namespaces need root")
@@ -85,17 +85,17 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// computer is a machine on the server's network: a namespace with the link eth0.
-type computer struct {
+// host is a machine on the server's network: a namespace with the link eth0.
+type host struct {
 	t     *testing.T
 	space netns.NsHandle
 	dir   string
 }
 
 // plug makes a machine with a MAC address.
-func plug(t *testing.T, mac string) *computer {
+func plug(t *testing.T, mac string) *host {
 	t.Helper()
-	c := &computer{t: t, dir: t.TempDir()}
+	c := &host{t: t, dir: t.TempDir()}
 	made := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends, the namespace stays as long as its handle
@@ -129,7 +129,7 @@ func plug(t *testing.T, mac string) *computer {
 }
 
 // in runs a function in the machine's namespace, on a thread of its own.
-func (c *computer) in(work func() error) error {
+func (c *host) in(work func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread must not come back
@@ -143,7 +143,7 @@ func (c *computer) in(work func() error) error {
 }
 
 // start starts a command in the machine; stop ends it and waits.
-func (c *computer) start(command ...string) (stop func()) {
+func (c *host) start(command ...string) (stop func()) {
 	c.t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), "RESULT="+c.dir)
@@ -161,7 +161,7 @@ func (c *computer) start(command ...string) (stop func()) {
 }
 
 // run runs a command in the machine and returns what it says.
-func (c *computer) run(command ...string) (string, error) {
+func (c *host) run(command ...string) (string, error) {
 	c.t.Helper()
 	if _, err := exec.LookPath(command[0]); err != nil {
 		c.t.Skipf("%s is not installed (make deps)", command[0])
@@ -190,7 +190,7 @@ env | sort >$RESULT/$event.new && mv $RESULT/$event.new $RESULT/$event
 `
 
 // hook writes the script and returns its file.
-func (c *computer) hook() string {
+func (c *host) hook() string {
 	c.t.Helper()
 	file := filepath.Join(c.dir, "hook")
 	must(c.t, os.WriteFile(file, []byte(hookScript), 0o700))
@@ -198,7 +198,7 @@ func (c *computer) hook() string {
 }
 
 // told is what a DHCP client told its script in an event: the values of names, in words. It waits for the event.
-func (c *computer) told(event string, names ...string) string {
+func (c *host) told(event string, names ...string) string {
 	c.t.Helper()
 	file := filepath.Join(c.dir, event)
 	var text []byte
@@ -224,7 +224,7 @@ func (c *computer) told(event string, names ...string) string {
 }
 
 // udhcpc asks once; the words are more arguments.
-func (c *computer) udhcpc(words ...string) error {
+func (c *host) udhcpc(words ...string) error {
 	c.t.Helper()
 	said, err := c.run(append([]string{"udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "3", "-T", "1", "-s", c.hook()}, words...)...)
 	if err != nil {

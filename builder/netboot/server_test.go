@@ -59,7 +59,7 @@ func run(t *testing.T, c Config) (s *Server, stop func()) {
 
 // TestBoot follows one machine through its boot with programs anyone has, and starts the server again in the middle.
 func TestBoot(t *testing.T) {
-	wire(t)
+	network(t)
 	log := &journal{}
 	config := configFor(t, log)
 	const uki, root = "slipway-worker-0.1.0-amd64.efi", "slipway-worker-0.1.0-amd64.root"
@@ -85,7 +85,7 @@ func TestBoot(t *testing.T) {
 	if got := node.told("bound", "ip", "bootfile"); got != "ip=10.1.0.21 bootfile=http://10.1.0.1:8080" {
 		t.Errorf("the agent was told %s", got)
 	}
-	curl := func(from *computer, words ...string) string {
+	curl := func(from *host, words ...string) string {
 		t.Helper()
 		said, err := from.run(append([]string{"curl", "-sS", "--max-time", "20"}, words...)...)
 		if err != nil {
@@ -168,34 +168,34 @@ func TestCannotStart(t *testing.T) {
 	}
 	us := fmt.Sprintf("(process %d)", os.Getpid())
 	t.Run("DHCP's port is taken", func(t *testing.T) {
-		wire(t)
+		network(t)
 		other, err := net.ListenUDP("udp4", &net.UDPAddr{Port: portDHCP})
 		must(t, err)
 		defer other.Close()
 		fails(t, configFor(t, &journal{}), "cannot serve DHCP", us, "udp port 67", "stop it")
 	})
 	t.Run("DHCP's port is taken for IPv6 too", func(t *testing.T) {
-		wire(t)
+		network(t)
 		other, err := net.ListenUDP("udp", &net.UDPAddr{Port: portDHCP})
 		must(t, err)
 		defer other.Close()
 		fails(t, configFor(t, &journal{}), "cannot serve DHCP", us)
 	})
 	t.Run("HTTP's port is taken", func(t *testing.T) {
-		wire(t)
+		network(t)
 		other, err := net.Listen("tcp4", "10.1.0.1:8080")
 		must(t, err)
 		defer other.Close()
 		fails(t, configFor(t, &journal{}), "cannot serve HTTP", us, "tcp port 8080")
 	})
 	t.Run("a second server", func(t *testing.T) {
-		wire(t)
+		network(t)
 		c := configFor(t, &journal{})
 		run(t, c)
 		fails(t, c, "cannot serve DHCP", us)
 	})
 	t.Run("no rights", func(t *testing.T) {
-		wire(t)
+		network(t)
 		c := configFor(t, &journal{})
 		done := make(chan struct{})
 		go func() {
@@ -212,7 +212,7 @@ func TestCannotStart(t *testing.T) {
 		<-done
 	})
 	t.Run("interface", func(t *testing.T) {
-		wire(t)
+		network(t)
 		c := configFor(t, &journal{})
 		c.Interface = "eno7"
 		fails(t, c, "cannot serve on eno7: there is no such interface", "br0", "lo")
@@ -230,7 +230,7 @@ func TestCannotStart(t *testing.T) {
 		fails(t, c, "no interface has the server's address 10.1.0.3", "ip address add 10.1.0.3/24 dev INTERFACE")
 	})
 	t.Run("state folder", func(t *testing.T) {
-		wire(t)
+		network(t)
 		c := configFor(t, &journal{})
 		must(t, os.Mkdir(c.StateDir, 0o700))
 		must(t, os.WriteFile(filepath.Join(c.StateDir, nodesFile), []byte("[{"), 0o600))
@@ -242,7 +242,7 @@ func TestCannotStart(t *testing.T) {
 
 // TestLinkFlaps: a cable pulled and plugged in again doesn't end the server.
 func TestLinkFlaps(t *testing.T) {
-	wire(t)
+	network(t)
 	config := configFor(t, &journal{})
 	run(t, config)
 	node := plug(t, "52:54:00:00:00:21")
@@ -255,38 +255,4 @@ func TestLinkFlaps(t *testing.T) {
 	if got := node.told("bound", "ip"); got != "ip=10.1.0.21" {
 		t.Error(got)
 	}
-}
-
-// TestRelay: a relay on the subnet gets the answers, on port 67, with its information.
-func TestRelay(t *testing.T) {
-	wire(t)
-	run(t, configFor(t, &journal{}))
-	relay := plug(t, "02:00:00:00:00:02")
-	if said, err := relay.run("ip", "address", "add", "10.1.0.2/24", "dev", "eth0"); err != nil {
-		t.Fatalf("%v: %s", err, said)
-	}
-	must(t, relay.in(func() error {
-		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 1, 0, 2), Port: portDHCP})
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		packet := request(t, "DISCOVER from=52:54:00:00:00:21 giaddr=10.1.0.2 82=0104deadbeef 55=1")
-		if _, err := conn.WriteToUDP(packet, &net.UDPAddr{IP: net.IPv4(10, 1, 0, 1), Port: portDHCP}); err != nil {
-			return err
-		}
-		buffer := make([]byte, 2000)
-		if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-			return err
-		}
-		n, from, err := conn.ReadFromUDP(buffer)
-		if err != nil {
-			return err
-		}
-		codes, values, err := walk(buffer[:n])
-		if got := from.String() + " " + optionWords(codes, values); err != nil || got != "10.1.0.1:67 53=OFFER 54=10.1.0.1 51=3600 1=255.255.255.0 82=0104deadbeef" {
-			t.Errorf("%s, %v", got, err)
-		}
-		return nil
-	}))
 }
