@@ -95,6 +95,18 @@ func TestEveryImportIsAllowed(t *testing.T) {
 	}
 }
 
+func TestArchitecturePageKnowsEveryPackage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range sources(t) {
+		if !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("docs/architecture.md has no row for %s", name)
+		}
+	}
+}
+
 // permitted: packages of this module exactly, others by module.
 func permitted(importPath string, row []string) bool {
 	if own, ok := strings.CutPrefix(importPath, module); ok {
