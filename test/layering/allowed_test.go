@@ -15,6 +15,7 @@ var allowed = map[string][]string{
 	"builder/bake":             {"builder/component", "builder/deb", "builder/kmod", "builder/layer", "builder/oci", "builder/plan", "builder/rootfs", "builder/squashfs", "builder/sysroot", "builder/uki", "builder/verity", "images/bootspec", "images/manifest", "profiles/role", "github.com/klauspost/compress", "golang.org/x/sync"},
 	"builder/component":        {"images/document"},
 	"builder/deb":              {"github.com/klauspost/compress", "github.com/therootcompany/xz"},
+	"builder/disk":             {"images/bootspec", "github.com/diskfs/go-diskfs"},
 	"builder/internal/fixture": {},
 	"builder/kmod":             {"github.com/klauspost/compress", "github.com/therootcompany/xz"},
 	"builder/layer":            {"builder/deb", "builder/kmod", "builder/rootfs"},

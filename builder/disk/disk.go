@@ -1,0 +1,107 @@
+// Package disk makes bootable disk images and looks into disks: GPT with Discoverable Partitions type GUIDs, an ESP with
+// systemd-boot and one unified kernel image for each slot, two root partitions, and a state partition at the end.
+//
+// Words: a slot is a root partition with its boot entry; A is the first, B the second. A root partition holds a root
+// image as it is baked, squashfs and verity tree one after the other. Settling is the pass over a FAT file system that
+// go-diskfs has written: it takes the clock out and puts right what the library gets wrong.
+//
+// go-diskfs encodes; this package decides what goes where and what each byte depends on. Equal layouts give equal bytes.
+// It writes image files only, never devices (builder/flash does), makes no file system for the state, and signs nothing.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/diskfs/go-diskfs/partition/gpt"
+)
+
+// File is where an image is written. It must be empty.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	Truncate(size int64) error
+}
+
+// Write makes an image file. It appears at path only when it is finished and durable; what was there before stays whole
+// until then. The file is sparse: what holds nothing but zeros takes no room.
+func Write(path string, l Layout) error {
+	if err := write(path, l); err != nil {
+		return fmt.Errorf("cannot write disk image %s: %w", path, err)
+	}
+	return nil
+}
+
+func write(path string, l Layout) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // does nothing once it is renamed
+	defer f.Close()
+	if err := Encode(f, l); err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	return folder.Sync()
+}
+
+// Encode writes an image into an empty file, the partition tables last: what is half-written is no disk.
+func Encode(f File, l Layout) error {
+	p, err := l.resolve()
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(p.size); err != nil {
+		return err
+	}
+	if err := writeESP(f, l, p.partitions[0]); err != nil {
+		return fmt.Errorf("ESP: %w", err)
+	}
+	for i, slot := range l.Slots {
+		at := p.partitions[1+i]
+		if err := slot.Root.copyTo(newSparse(f, span{at.start, slot.Root.Size})); err != nil {
+			return fmt.Errorf("root image %s: %w", slot.Image, err)
+		}
+	}
+	return writeTables(f, l, p)
+}
+
+// writeTables writes both partition tables and the protective MBR.
+func writeTables(f File, l Layout, p plan) error {
+	table := &gpt.Table{LogicalSectorSize: l.SectorSize, PhysicalSectorSize: l.SectorSize, ProtectiveMBR: true, GUID: p.guid}
+	sector := int64(l.SectorSize)
+	for i, part := range p.partitions {
+		table.Partitions = append(table.Partitions, &gpt.Partition{
+			Index: i + 1, // without it go-diskfs writes no entry
+			Start: uint64(part.start / sector), End: uint64((part.start+part.size)/sector - 1), Size: uint64(part.size),
+			Type: gpt.Type(part.kind), GUID: part.guid, Name: part.label, Attributes: part.attributes,
+		})
+	}
+	if err := table.Write(&storage{File: f, size: p.size}, p.size); err != nil {
+		return fmt.Errorf("partition table: %w", err)
+	}
+	// Cylinders, heads and sectors of the protective MBR as the UEFI specification has them (2.10, table 5-4).
+	for _, chs := range []struct {
+		at    int64
+		bytes []byte
+	}{{446 + 1, []byte{0x00, 0x02, 0x00}}, {446 + 5, []byte{0xff, 0xff, 0xff}}} {
+		if _, err := f.WriteAt(chs.bytes, chs.at); err != nil {
+			return fmt.Errorf("protective MBR: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,206 @@
+package disk
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// Layout says all that an image depends on.
+type Layout struct {
+	Arch       string // Go's name: amd64, arm64
+	SectorSize int    // bytes: 512 or 4096
+	Sizes      Sizes
+	Loader     []byte // systemd-boot (systemd-bootx64.efi)
+	Slots      []Slot // of A, then of B; a slot that is not given is left empty
+	Epoch      int64  // time of all files on the ESP, in seconds since 1970; FAT knows 1980 to 2107 and even seconds
+	Seed       string // what the GUIDs and the FAT's volume id follow from; must not be empty
+}
+
+// Sizes are those of partitions, in bytes, multiples of 1 MiB. One that is zero is the default.
+type Sizes struct {
+	ESP   int64 // 512 MiB
+	Root  int64 // of each slot: 512 MiB
+	State int64 // in the image; it grows on the node: 64 MiB
+}
+
+// Slot is what a slot holds.
+type Slot struct {
+	Image    string // artifact base name: slipway-worker-0.1.0-amd64
+	RootHash string // dm-verity root hash, 64 hexadecimal digits
+	UKI      Content
+	Root     Content // squashfs and verity tree, whole blocks of 4096 bytes
+}
+
+// Content is a known number of bytes.
+type Content struct {
+	Size   int64
+	CopyTo func(io.Writer) error // may be called once for each image
+}
+
+func (c Content) copyTo(s *sparse) error {
+	if err := c.CopyTo(s); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// ErrFull is what errors wrap about a partition that would have too little room for the next version.
+var ErrFull = errors.New("too little room to grow")
+
+const (
+	mib = 1 << 20
+	// alignment of partitions: a multiple of the erase blocks and RAID stripes that matter.
+	alignment = 1 * mib
+	// fullest a slot may be, in percent.
+	fullest = 80
+	// maxSize of a disk image: what a protective MBR's 32 bits of 512-byte sectors describe.
+	maxSize = 2 << 40
+)
+
+// plan is a layout with everything decided.
+type plan struct {
+	size       int64
+	guid       string
+	partitions []partition // ESP, root A, root B, state
+}
+
+type partition struct {
+	label, kind, guid string
+	attributes        uint64
+	start, size       int64 // bytes
+}
+
+func (s Sizes) orDefaults() Sizes {
+	for _, d := range []struct {
+		size  *int64
+		value int64
+	}{{&s.ESP, 512 * mib}, {&s.Root, 512 * mib}, {&s.State, 64 * mib}} {
+		if *d.size == 0 {
+			*d.size = d.value
+		}
+	}
+	return s
+}
+
+// resolve checks a layout and decides where everything lies.
+func (l Layout) resolve() (plan, error) {
+	if err := l.check(); err != nil {
+		return plan{}, err
+	}
+	s := l.Sizes.orDefaults()
+	if err := errors.Join(s.check(l.SectorSize), l.checkRoom(s)); err != nil {
+		return plan{}, err
+	}
+	const kept = bootspec.PartitionReadOnly | bootspec.PartitionNoAuto
+	root := bootspec.PartitionTypeRoot(l.Arch)
+	p := plan{guid: l.guid("disk"), partitions: []partition{
+		{label: bootspec.LabelESP, kind: bootspec.PartitionTypeESP, size: s.ESP},
+		{label: bootspec.LabelRootA, kind: root, size: s.Root, attributes: kept},
+		{label: bootspec.LabelRootB, kind: root, size: s.Root, attributes: kept},
+		{label: bootspec.LabelState, kind: bootspec.PartitionTypeState, size: s.State},
+	}}
+	at := int64(alignment)
+	for i := range p.partitions {
+		part := &p.partitions[i]
+		part.guid, part.start = l.guid(part.label), at
+		at += part.size
+	}
+	for i, slot := range l.Slots {
+		p.partitions[1+i].guid, _ = bootspec.SlotGUID(slot.RootHash) // checked
+	}
+	p.size = at + alignment // the backup table is at its end
+	if p.size > maxSize {
+		return plan{}, fmt.Errorf("a disk image of %d bytes is over the limit of %d", p.size, int64(maxSize))
+	}
+	return p, nil
+}
+
+func (l Layout) check() error {
+	switch {
+	case l.SectorSize != 512 && l.SectorSize != 4096:
+		return fmt.Errorf("sectors of %d bytes are not known (512, 4096)", l.SectorSize)
+	case bootspec.PartitionTypeRoot(l.Arch) == "":
+		return fmt.Errorf("architecture %q is not known (amd64, arm64)", l.Arch)
+	case len(l.Loader) == 0:
+		return errors.New("there is no boot loader to put on it")
+	case len(l.Slots) < 1 || len(l.Slots) > 2:
+		return fmt.Errorf("%d images do not go into two slots", len(l.Slots))
+	case len(l.Slots) == 2 && (l.Slots[0].Image == l.Slots[1].Image || l.Slots[0].RootHash == l.Slots[1].RootHash):
+		return fmt.Errorf("image %s would be in both slots", l.Slots[0].Image)
+	case l.Seed == "":
+		return errors.New("there is no seed to make GUIDs from")
+	}
+	for _, slot := range l.Slots {
+		if err := slot.check(); err != nil {
+			return fmt.Errorf("image %q: %w", slot.Image, err)
+		}
+	}
+	return nil
+}
+
+func (s Slot) check() error {
+	if _, _, ok := bootspec.ParseBootEntry(bootspec.BootEntry(s.Image, bootspec.BootTries)); !ok {
+		return errors.New("that is no image name (slipway-ROLE-VERSION-ARCH)")
+	}
+	if _, err := bootspec.SlotGUID(s.RootHash); err != nil {
+		return err
+	}
+	if s.Root.Size <= 0 || s.Root.Size%bootspec.VerityBlockSize != 0 {
+		return fmt.Errorf("a root image of %d bytes is not whole blocks of %d", s.Root.Size, bootspec.VerityBlockSize)
+	}
+	if s.UKI.Size <= 0 {
+		return fmt.Errorf("a unified kernel image has %d bytes", s.UKI.Size)
+	}
+	return nil
+}
+
+func (s Sizes) check(sector int) error {
+	for _, p := range []struct {
+		name string
+		size int64
+	}{{"ESP", s.ESP}, {"root", s.Root}, {"state", s.State}} {
+		if p.size < alignment || p.size%alignment != 0 || p.size > maxSize {
+			return fmt.Errorf("%s partition: %d bytes are not a multiple of %d up to %d", p.name, p.size, alignment, int64(maxSize))
+		}
+	}
+	_, err := fatSize(s.ESP, int64(sector))
+	return err
+}
+
+// checkRoom wants every slot, and the ESP with two of the largest unified kernel image, to have room to grow.
+func (l Layout) checkRoom(s Sizes) error {
+	var largest int64
+	for i, slot := range l.Slots {
+		if err := room([]string{bootspec.LabelRootA, bootspec.LabelRootB}[i], slot.Root.Size, s.Root); err != nil {
+			return err
+		}
+		largest = max(largest, slot.UKI.Size)
+	}
+	return room(bootspec.LabelESP+" with two kernel images", int64(len(l.Loader))+2*largest, s.ESP)
+}
+
+func room(what string, used, size int64) error {
+	if used <= size/100*fullest {
+		return nil
+	}
+	want := slices.Max([]int64{size + alignment, (used*100/fullest + alignment) / alignment * alignment})
+	return fmt.Errorf("%w: %s: %d bytes would fill it to %d %%, and at most %d %% are allowed: make it %d MiB or more",
+		ErrFull, what, used, (used*100+size-1)/size, fullest, want/mib)
+}
+
+// derive is bytes that follow from the seed and what they are for.
+func (l Layout) derive(what string) [sha256.Size]byte {
+	return sha256.Sum256([]byte("slipway disk\x00" + what + "\x00" + l.Seed))
+}
+
+// guid is a GUID of version 8, our own (RFC 9562, section 5.8).
+func (l Layout) guid(what string) string {
+	b := l.derive(what)
+	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
+}
