@@ -50,7 +50,7 @@ type Options struct {
 
 // Defaults.
 const (
-	DefaultTimeout = 20 * time.Minute
+	DefaultTimeout = 30 * time.Minute
 	DefaultCPUs    = 2
 	DefaultState   = "/run/slipway-rack"
 )

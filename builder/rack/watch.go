@@ -36,7 +36,9 @@ func patience(from bootspec.Event) time.Duration {
 	switch from {
 	case bootspec.EventPowerOn, bootspec.EventOffer, bootspec.EventKernelSent:
 		return 4 * time.Minute
-	case bootspec.EventNetworkUp, bootspec.EventUnitsStarted, bootspec.EventProvisioned:
+	case bootspec.EventNetworkUp: // all of Kubernetes starts for the first time
+		return 15 * time.Minute
+	case bootspec.EventUnitsStarted, bootspec.EventProvisioned:
 		return 8 * time.Minute
 	default:
 		return 5 * time.Minute
