@@ -58,6 +58,8 @@ type Config struct {
 // Server serves one socket.
 type Server struct {
 	config Config
+	conn   *net.UDPConn // requests arrive here
+	listen func() (*net.UDPConn, error)
 	mu     sync.Mutex
 	total  int
 	client map[netip.Addr]int
@@ -93,6 +95,7 @@ func setDefault(value *int, fallback int) {
 // Serve answers requests on conn until ctx ends, then waits for its transfers, which end with ctx too. listen opens the
 // socket a transfer uses (RFC 1350 section 4: each has its own port); it must be able to send from conn's address.
 func (s *Server) Serve(ctx context.Context, conn *net.UDPConn, listen func() (*net.UDPConn, error)) error {
+	s.conn, s.listen = conn, listen
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	defer s.wg.Wait()
@@ -110,16 +113,18 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn, listen func() (*n
 			pause(ctx, time.Second) // the interface is down
 			continue
 		}
-		s.accept(ctx, conn, buffer[:n], client, listen)
+		s.accept(ctx, buffer[:n], client)
 	}
 }
 
+// refuse answers a request with an ERROR.
+func (s *Server) refuse(client netip.AddrPort, code uint16, reason string) {
+	s.config.Log.Info("tftp: refused", "client", client, "reason", reason)
+	_, _ = s.conn.WriteToUDPAddrPort(errorPacket(code, reason), client)
+}
+
 // accept starts a transfer, or answers with the reason why not.
-func (s *Server) accept(ctx context.Context, conn *net.UDPConn, packet []byte, client netip.AddrPort, listen func() (*net.UDPConn, error)) {
-	refuse := func(code uint16, reason string) {
-		s.config.Log.Info("tftp: refused", "client", client, "reason", reason)
-		_, _ = conn.WriteToUDPAddrPort(errorPacket(code, reason), client)
-	}
+func (s *Server) accept(ctx context.Context, packet []byte, client netip.AddrPort) {
 	r, err := parseRequest(packet)
 	if err != nil {
 		// An ERROR in answer to an ERROR could go on for ever; anything else that's malformed is only counted in the log.
@@ -127,12 +132,12 @@ func (s *Server) accept(ctx context.Context, conn *net.UDPConn, packet []byte, c
 		return
 	}
 	if r.write {
-		refuse(codeAccess, "this server is read-only")
+		s.refuse(client, codeAccess, "this server is read-only")
 		return
 	}
 	name, err := cleanName(r.file)
 	if err != nil {
-		refuse(codeAccess, err.Error())
+		s.refuse(client, codeAccess, err.Error())
 		return
 	}
 	r.file = name
@@ -146,29 +151,29 @@ func (s *Server) accept(ctx context.Context, conn *net.UDPConn, packet []byte, c
 		defer s.leave(client)
 		for next := &r; next != nil; {
 			heard := func() { s.heard(client, mine) }
-			next = s.asksAgain(client, mine, s.transfer(ctx, *next, client, heard, listen, refuse))
+			next = s.asksAgain(client, mine, s.transfer(ctx, *next, client, heard))
 		}
 	})
 }
 
-// transfer serves one request to its end.
-func (s *Server) transfer(ctx context.Context, r request, client netip.AddrPort, heard func(), listen func() (*net.UDPConn, error), refuse func(uint16, string)) error {
+// transfer serves one request to its end. It calls heard when the client has answered.
+func (s *Server) transfer(ctx context.Context, r request, client netip.AddrPort, heard func()) error {
 	started := time.Now()
 	file, err := s.config.Open(r.file, client.Addr().Unmap())
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			refuse(codeNotFound, "no such file: "+r.file)
+			s.refuse(client, codeNotFound, "no such file: "+r.file)
 		} else {
 			s.config.Log.Warn("tftp: cannot open a file", "file", r.file, "error", err)
-			refuse(codeAccess, "cannot open "+r.file)
+			s.refuse(client, codeAccess, "cannot open "+r.file)
 		}
 		return err
 	}
 	defer file.Close()
-	conn, err := listen()
+	conn, err := s.listen()
 	if err != nil {
 		s.config.Log.Error("tftp: cannot open a socket", "error", err)
-		refuse(codeUndefined, "the server is out of sockets")
+		s.refuse(client, codeUndefined, "the server is out of sockets")
 		return err
 	}
 	defer conn.Close()
