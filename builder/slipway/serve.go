@@ -26,7 +26,7 @@ func serveCommand(a *app) *cobra.Command {
 		Short: "Serve a rack: DHCP, TFTP, HTTP, node configurations and node states",
 		Long: `serve is the boot server of one cluster document. It answers the machines of the document (and others only if
 the document says so) with an address, the image of their role and their own configuration, and keeps what they report.
-It needs the rights to listen on ports 67 and 69 and to send raw frames (root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW).`,
+It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, or CAP_NET_BIND_SERVICE and CAP_NET_ADMIN).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d, err := flags.load(c)
