@@ -17,6 +17,7 @@ import (
 )
 
 const usage = `usage: slipway-agent run        bring this node up and report until it is stopped (a service of Type=notify)
+       slipway-agent await-api URL CA    wait until an API server is ready (ExecStartPost of kube-apiserver.service)
        slipway-agent version    print the version
 As /init (process 1 of the initramfs) it boots the machine.
 `
@@ -33,6 +34,8 @@ func run(args []string) int {
 	switch {
 	case len(args) == 1 && args[0] == "run":
 		return serve()
+	case len(args) == 3 && args[0] == "await-api":
+		return await(args[1], args[2])
 	case len(args) == 1 && args[0] == "version":
 		fmt.Println("slipway-agent", version)
 		return 0
@@ -51,6 +54,17 @@ func serve() int {
 		out = os.Stderr
 	}
 	if err := firstboot.Run(ctx, slog.New(console.New(out))); err != nil {
+		fmt.Fprintln(os.Stderr, "slipway-agent:", err)
+		return 1
+	}
+	return 0
+}
+
+// await waits until an API server is ready or systemd has had enough.
+func await(url, ca string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := firstboot.AwaitAPI(ctx, url, ca); err != nil {
 		fmt.Fprintln(os.Stderr, "slipway-agent:", err)
 		return 1
 	}
