@@ -90,7 +90,14 @@ func (c *host) dhclient(words ...string) (stop func()) {
 	}
 	arguments := []string{"dhclient", "-d", "-1", "-e", "RESULT=" + c.dir, "-cf", "/dev/null", "-sf", c.hook(),
 		"-lf", filepath.Join(c.dir, "leases"), "-pf", filepath.Join(c.dir, "pid")}
-	return c.start(append(append(arguments, words...), "eth0")...)
+	end := c.start(append(append(arguments, words...), "eth0")...)
+	return func() {
+		waitFor(c.t, func() bool { // it writes its lease after it has called the script
+			text, err := os.ReadFile(filepath.Join(c.dir, "leases"))
+			return err == nil && bytes.Contains(text, []byte("fixed-address"))
+		})
+		end()
+	}
 }
 
 // TestUnknownMachine: a machine outside the document gets no answer but is listed; where the document allows it, it gets
