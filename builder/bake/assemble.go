@@ -95,13 +95,19 @@ func (b *baker) openLayer(ctx context.Context, i int, p plan.Package) error {
 	return nil
 }
 
-// bootFiles are where the kernel and the EFI stub lie in their packages. They go into the UKI, not into the root image.
+// bootFiles are where the kernel, the EFI stub and the boot loader lie in their packages. They go into the UKI and onto
+// the ESP of disk images, not into the root image.
 func (b *baker) bootFiles() map[string]*[]byte {
-	stub := map[string]string{"amd64": "linuxx64", "arm64": "linuxaa64"}[b.Plan.Arch]
-	return map[string]*[]byte{
-		"boot/vmlinuz-" + b.Plan.KernelRelease:           &b.kernel,
-		"usr/lib/systemd/boot/efi/" + stub + ".efi.stub": &b.stub,
+	const folder = "usr/lib/systemd/boot/efi/"
+	arch := map[string]string{"amd64": "x64", "arm64": "aa64"}[b.Plan.Arch]
+	files := map[string]*[]byte{
+		"boot/vmlinuz-" + b.Plan.KernelRelease: &b.kernel,
+		folder + "linux" + arch + ".efi.stub":  &b.stub,
 	}
+	if len(b.wantedDisks()) > 0 {
+		files[folder+"systemd-boot"+arch+".efi"] = &b.loader
+	}
+	return files
 }
 
 // assembleRoot puts packages, components and the role's files into the tree, in this order: a role's file wins over a

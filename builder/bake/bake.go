@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/disk"
 	"github.com/slipway-os/slipway/builder/kmod"
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
@@ -35,8 +36,12 @@ type Options struct {
 	Component func(ctx context.Context, name string) (component.Component, error)
 	// Package is where the .deb with that SHA-256 lies.
 	Package func(sha256 string) string
-	Out     string // folder of the artifacts; made when missing
-	Cache   string // folder of stages; made when missing
+	// Formats are artifacts to make besides the netboot set, which is always made: FormatDisk, FormatDisk4K. With
+	// FormatNetboot or none there is nothing else.
+	Formats []string
+	Disk    disk.Sizes // partitions of disk images; zero fields are disk's defaults
+	Out     string     // folder of the artifacts; made when missing
+	Cache   string     // folder of stages; made when missing
 	// Progress is told what is being done. It may be nil, and may be called from several goroutines.
 	Progress func(Step)
 }
@@ -78,6 +83,7 @@ func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, er
 		b.finishRoot,
 		b.packRootAndInitrd,
 		b.writeArtifacts,
+		b.writeDisks,
 		b.writeManifest,
 	} {
 		err := verb()
@@ -106,6 +112,8 @@ type baker struct {
 	modules    *kmod.Index
 	kernel     []byte
 	stub       []byte
+	loader     []byte // only for disk images
+	uki        []byte
 	images     []manifest.Image
 	root       rootImage
 	rootFile   rootfs.Content
@@ -122,6 +130,9 @@ func begin(ctx context.Context, o Options) (*baker, error) {
 	}
 	if o.Plan.Role != o.Role.Name {
 		return nil, fmt.Errorf("the plan is one for role %s, not for %s", o.Plan.Role, o.Role.Name)
+	}
+	if err := CheckFormats(o.Formats); err != nil {
+		return nil, err
 	}
 	stages, err := newStages(o.Cache)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/disk"
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/profiles/role"
@@ -24,6 +25,8 @@ type kitchen struct {
 	role    *role.Role
 	cache   string
 	out     string
+	formats []string
+	disk    disk.Sizes
 	missing map[string]bool // components that fail to build
 	steps   []Step
 }
@@ -118,7 +121,7 @@ func (k *kitchen) component(_ context.Context, name string) (component.Component
 func (k *kitchen) options() Options {
 	k.steps = nil
 	return Options{
-		Plan: k.plan, Role: k.role, Component: k.component, Out: k.out, Cache: k.cache,
+		Plan: k.plan, Role: k.role, Component: k.component, Out: k.out, Cache: k.cache, Formats: k.formats, Disk: k.disk,
 		Package:  func(digest string) string { return filepath.Join(k.dir, digest) },
 		Progress: func(s Step) { k.steps = append(k.steps, s) },
 	}

@@ -20,6 +20,7 @@ type output struct {
 	dir       string
 	root      *os.Root
 	pending   []string
+	obsolete  []string // what earlier bakes may have left and the manifest will not list
 	artifacts []manifest.Artifact
 }
 
@@ -56,7 +57,7 @@ func (o *output) write(name string, write func(io.Writer) error) (file, error) {
 }
 
 func (o *output) fill(name string, write func(io.Writer) error) (file, error) {
-	f, err := o.root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	f, err := o.open(name)
 	if err != nil {
 		return file{}, err
 	}
@@ -66,18 +67,26 @@ func (o *output) fill(name string, write func(io.Writer) error) (file, error) {
 	if err := write(counted); err != nil {
 		return file{}, err
 	}
-	// The mode is said again: the process's umask must not show in what is published.
-	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return file{}, err
-	}
-	return file{counted.n, fmt.Sprintf("%x", h.Sum(nil))}, nil
+	return file{counted.n, fmt.Sprintf("%x", h.Sum(nil))}, finish(f)
 }
+
+func (o *output) open(name string) (*os.File, error) {
+	return o.root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o644)
+}
+
+// finish makes a file durable. Its mode is said again: the process's umask must not show in what is published.
+func finish(f *os.File) error { return errors.Join(f.Chmod(0o644), f.Sync(), f.Close()) }
 
 // commit puts all files in their places, in the order they were written. An older manifest goes first: it would speak
 // of files that are being replaced.
 func (o *output) commit(manifest string) error {
 	if err := o.root.Remove(manifest); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot replace the old manifest: %w", err)
+	}
+	for _, name := range o.obsolete {
+		if err := o.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot remove an earlier bake's %s: %w", name, err)
+		}
 	}
 	for len(o.pending) > 0 {
 		if err := o.root.Rename(hidden(o.pending[0]), o.pending[0]); err != nil {
@@ -118,7 +127,7 @@ func (b *baker) writeArtifacts() error {
 	if err != nil {
 		return err
 	}
-	whole, err := uki.Build(b.stub, uki.Image{OSRelease: release, Cmdline: b.cmdline(), Uname: b.Plan.KernelRelease, Kernel: b.kernel, Initrd: initrd.Bytes()})
+	b.uki, err = uki.Build(b.stub, uki.Image{OSRelease: release, Cmdline: b.cmdline(), Uname: b.Plan.KernelRelease, Kernel: b.kernel, Initrd: initrd.Bytes()})
 	if err != nil {
 		return err
 	}
@@ -127,7 +136,7 @@ func (b *baker) writeArtifacts() error {
 		write     func(io.Writer) error
 	}{
 		{manifest.KindRoot, bootspec.ExtRoot, b.rootFile.CopyTo},
-		{manifest.KindUKI, bootspec.ExtUKI, bytesTo(whole)},
+		{manifest.KindUKI, bootspec.ExtUKI, bytesTo(b.uki)},
 		{manifest.KindKernel, bootspec.ExtKernel, bytesTo(b.kernel)},
 		{manifest.KindInitrd, bootspec.ExtInitrd, bytesTo(initrd.Bytes())},
 		{manifest.KindCmdline, bootspec.ExtCmdline, bytesTo([]byte(b.cmdline() + "\n"))},

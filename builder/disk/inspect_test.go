@@ -257,3 +257,35 @@ func FuzzInspectESP(f *testing.F) {
 		}
 	})
 }
+
+// TestWalkEndsOnLoops: a chain that leads back to its start, and a directory full of itself.
+func TestWalkEndsOnLoops(t *testing.T) {
+	const esp = 1 * mib
+	for name, change := range map[string]func(image []byte, v *fat){
+		"more than 65536 directory records": func(image []byte, v *fat) {
+			dir := image[esp+v.data:][:v.cluster]
+			for i := 0; i < len(dir); i += recordSize {
+				copy(dir[i:], "LABEL      \x08")
+			}
+			binary.LittleEndian.PutUint32(image[esp+v.tables+8:], 2)
+		},
+		"directories more than 16 deep": func(image []byte, v *fat) {
+			dir := image[esp+v.data:][:v.cluster]
+			for i := 0; i < len(dir); i += recordSize {
+				copy(dir[i:], append(append([]byte("LOOP       \x10"), make([]byte, 14)...), 2, 0))
+			}
+		},
+	} {
+		l := small(t, 512)
+		path := patched(t, l, func(image []byte) {
+			v, err := openFAT(bytes.NewReader(image[esp:][:l.Sizes.ESP]), l.Sizes.ESP)
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(image, v)
+		})
+		if d, err := Inspect(path); err != nil || !strings.Contains(d.Unreadable, name) {
+			t.Errorf("want %q, got %+v, %v", name, d, err)
+		}
+	}
+}

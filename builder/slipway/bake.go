@@ -10,6 +10,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/bake"
 	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/disk"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
@@ -19,9 +20,11 @@ import (
 // bakeFlags are what bake needs besides what an image is made of.
 type bakeFlags struct {
 	imageFlags
-	names []string
-	out   string
-	plans bool
+	names   []string
+	out     string
+	plans   bool
+	formats []string
+	slot    int64 // MiB of a root slot
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -32,9 +35,14 @@ func bakeCommand(a *app) *cobra.Command {
 		Long: `bake makes an image for each role from the lock: packages, components, root image with its verity tree,
 initrd, unified kernel image and manifest. It needs no root rights. DIR gets only finished files, named
 slipway-ROLE-VERSION-ARCH.EXT: .efi the unified kernel image, .root the root image, .json the manifest (written last).
+With --format disk there is a bootable disk image besides, .disk.raw, for USB sticks and disks with sectors of 512 bytes;
+with disk-4k one for sectors of 4096, .disk-4k.raw. Both are sparse: keep them so when you copy them (cp --sparse=always).
 Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := flags.checkDisk(); err != nil {
+				return usage(c, err)
+			}
 			if flags.plans {
 				return printPlans(a, flags)
 			}
@@ -47,9 +55,19 @@ Two bakes of the same plan give the same bytes. With --plan the plans are printe
 	flags.register(c)
 	c.Flags().StringSliceVar(&flags.names, "role", nil, "roles to bake")
 	c.Flags().StringVar(&flags.out, "out", "", "folder of the artifacts")
+	c.Flags().StringSliceVar(&flags.formats, "format", []string{bake.FormatNetboot}, "what to make besides the netboot files: disk, disk-4k")
+	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	a.outputFlag(c)
 	return c
+}
+
+// checkDisk says what is wrong with the flags about disk images, before anything long is begun.
+func (f *bakeFlags) checkDisk() error {
+	if f.slot < 0 || f.slot > 1<<20 {
+		return fmt.Errorf("--root-slot %d is not between 0 and %d", f.slot, 1<<20)
+	}
+	return bake.CheckFormats(f.formats)
 }
 
 // order is one image to bake.
@@ -127,6 +145,8 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 			Component: func(ctx context.Context, name string) (component.Component, error) {
 				return builder.Build(ctx, name, o.plan.Arch)
 			},
+			Formats:  flags.formats,
+			Disk:     disk.Sizes{Root: flags.slot << 20},
 			Progress: p.baking(o.plan.Role),
 		})
 		if err != nil {
@@ -148,6 +168,11 @@ func printBaked(w io.Writer, dir string, m *manifest.Manifest) {
 	uki, _ := m.Artifact(manifest.KindUKI)
 	root, _ := m.Artifact(manifest.KindRoot)
 	fmt.Fprintf(w, "baked %s: unified kernel image %s, root image %s\n", base, bytesText(uki.Size), bytesText(root.Size))
+	for _, kind := range []string{manifest.KindDisk, manifest.KindDisk4K} {
+		if image, ok := m.Artifact(kind); ok {
+			fmt.Fprintf(w, "disk image %s: %s\n", filepath.Join(dir, image.Name), bytesText(image.Size))
+		}
+	}
 }
 
 // bytesText is a size for people, in MB (10^6 bytes).

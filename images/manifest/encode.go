@@ -20,6 +20,8 @@ const (
 	KindKernel  = "kernel"
 	KindInitrd  = "initrd"
 	KindCmdline = "cmdline"
+	KindDisk    = "disk"    // disk image for devices with sectors of 512 bytes
+	KindDisk4K  = "disk-4k" // and of 4096
 )
 
 // Encode is the manifest's canonical form.

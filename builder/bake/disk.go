@@ -1,0 +1,119 @@
+package bake
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/slipway-os/slipway/builder/disk"
+	"github.com/slipway-os/slipway/builder/rootfs"
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
+)
+
+// What a bake can make.
+const (
+	FormatNetboot = "netboot" // UKI, root image, kernel, initrd and command line: always made
+	FormatDisk    = "disk"    // disk image for devices with sectors of 512 bytes: USB sticks and nearly all disks
+	FormatDisk4K  = "disk-4k" // disk image for devices with sectors of 4096 bytes
+)
+
+// Formats are all of them.
+func Formats() []string { return []string{FormatNetboot, FormatDisk, FormatDisk4K} }
+
+// CheckFormats names the first that is none.
+func CheckFormats(names []string) error {
+	for _, n := range names {
+		if !slices.Contains(Formats(), n) {
+			return fmt.Errorf("format %q is not known (%s)", n, strings.Join(Formats(), ", "))
+		}
+	}
+	return nil
+}
+
+// diskFormat is a format that is a disk image.
+type diskFormat struct {
+	name, kind, ext string
+	sector          int
+}
+
+func diskFormats() []diskFormat {
+	return []diskFormat{
+		{FormatDisk, manifest.KindDisk, bootspec.ExtDisk, 512},
+		{FormatDisk4K, manifest.KindDisk4K, bootspec.ExtDisk4K, 4096},
+	}
+}
+
+func (b *baker) wantedDisks() []diskFormat {
+	return slices.DeleteFunc(diskFormats(), func(d diskFormat) bool { return !slices.Contains(b.Formats, d.name) })
+}
+
+// writeDisks writes the disk images that are wanted. Those of an earlier bake that are not wanted now go: they would lie
+// beside a manifest that speaks of another image.
+func (b *baker) writeDisks() error {
+	for _, d := range diskFormats() {
+		if !slices.Contains(b.Formats, d.name) {
+			b.out.obsolete = append(b.out.obsolete, b.base()+d.ext)
+		}
+	}
+	for _, d := range b.wantedDisks() {
+		b.step("write " + d.name + " image")
+		layout := b.diskLayout(d.sector)
+		if err := b.out.image(d.kind, b.base()+d.ext, func(f *os.File) error { return disk.Encode(f, layout) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// diskLayout has this image in slot A; B is for the next version.
+func (b *baker) diskLayout(sector int) disk.Layout {
+	return disk.Layout{
+		Arch: b.Plan.Arch, SectorSize: sector, Sizes: b.Disk, Loader: b.loader, Epoch: b.Plan.Epoch,
+		Seed: fmt.Sprintf("%s %s %d", b.planDigest(), b.root.Hash, sector),
+		Slots: []disk.Slot{{
+			Image: b.base(), RootHash: b.root.Hash,
+			UKI:  diskContent(b.ctx, rootfs.Inline(b.uki)),
+			Root: diskContent(b.ctx, b.rootFile),
+		}},
+	}
+}
+
+func diskContent(ctx context.Context, c rootfs.Content) disk.Content {
+	return disk.Content{Size: c.Size, CopyTo: func(w io.Writer) error { return c.CopyTo(contextWriter{ctx, w}) }}
+}
+
+// image is artifact for a file that is not written from its start to its end.
+func (o *output) image(kind, name string, write func(*os.File) error) error {
+	o.pending = append(o.pending, name)
+	known, err := o.fillImage(hidden(name), write)
+	if err != nil {
+		return fmt.Errorf("cannot write %s in %s: %w", name, o.dir, err)
+	}
+	o.artifacts = append(o.artifacts, manifest.Artifact{Name: name, Kind: kind, Size: known.Size, SHA256: known.SHA256})
+	return nil
+}
+
+func (o *output) fillImage(name string, write func(*os.File) error) (file, error) {
+	f, err := o.open(name)
+	if err != nil {
+		return file{}, err
+	}
+	defer f.Close()
+	if err := write(f); err != nil {
+		return file{}, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return file{}, err
+	}
+	h := sha256.New()
+	size, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, 1<<20))
+	if err != nil {
+		return file{}, err
+	}
+	return file{size, fmt.Sprintf("%x", h.Sum(nil))}, finish(f)
+}
