@@ -14,7 +14,7 @@ import (
 // AwaitAPI returns when an API server's readiness answers 200, for units that must not start earlier: the server tells
 // systemd that it is up as soon as it listens, long before its own start has ended (Kubernetes documentation, "API health
 // endpoints"). URL is that of /readyz, which needs no authentication; ca is the file of the authority that signs the
-// server's certificate. It asks every half second until ctx ends, and then says what the last answer was.
+// server's certificate. It asks every second until ctx ends, and then says what the last answer was.
 func AwaitAPI(ctx context.Context, url, ca string) error {
 	pem, err := os.ReadFile(ca)
 	if err != nil {
@@ -36,7 +36,7 @@ func AwaitAPI(ctx context.Context, url, ca string) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s isn't ready: %w", url, last)
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(time.Second):
 		}
 	}
 }
