@@ -20,7 +20,10 @@ import (
 func newDiskKitchen(t *testing.T, formats ...string) *kitchen {
 	k := newKitchen(t)
 	k.pack("systemd-boot-efi-signed", "", fixture.File{Path: "usr/lib/systemd/boot/efi/systemd-bootx64.efi", Content: "LOADER"})
-	k.formats, k.disk = formats, disk.Sizes{ESP: 264 << 20, Root: 4 << 20, State: 1 << 20}
+	k.formats, k.disk = formats, disk.Sizes{ESP: 40 << 20, Root: 4 << 20, State: 1 << 20}
+	if slices.Contains(formats, FormatDisk4K) {
+		k.disk.ESP = 264 << 20
+	}
 	return k
 }
 

@@ -91,7 +91,7 @@ func writeTables(f File, l Layout, p plan) error {
 			Type: gpt.Type(part.kind), GUID: part.guid, Name: part.label, Attributes: part.attributes,
 		})
 	}
-	if err := table.Write(&storage{File: f, size: p.size}, p.size); err != nil {
+	if err := table.Write(&storage{File: f}, p.size); err != nil {
 		return fmt.Errorf("partition table: %w", err)
 	}
 	// Cylinders, heads and sectors of the protective MBR as the UEFI specification has them (2.10, table 5-4).

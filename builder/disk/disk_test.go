@@ -115,11 +115,14 @@ func TestFsckFindsNoProblem(t *testing.T) {
 
 // TestFsckFindsNoProblemAtSizesThatTheLibraryGetsWrong: of 64 MiB and others go-diskfs makes too small a table.
 func TestFsckFindsNoProblemAtSizesThatTheLibraryGetsWrong(t *testing.T) {
-	for _, size := range []int64{34, 64, 260, 261} {
-		l := small(t, 512)
-		l.Sizes.ESP = size * mib
+	for _, at := range []struct {
+		sector int
+		size   int64
+	}{{512, 34}, {512, 64}, {512, 260}, {512, 261}, {4096, 260}} {
+		l := small(t, at.sector)
+		l.Sizes.ESP = at.size * mib
 		if out, err := tool(t, "fsck.vfat", "-n", cut(t, written(t, l), bootspec.LabelESP)); err != nil {
-			t.Errorf("%d MiB: %v: %s", size, err, out)
+			t.Errorf("%d MiB, sectors of %d: %v: %s", at.size, at.sector, err, out)
 		}
 	}
 }
@@ -144,7 +147,8 @@ func TestMtoolsReadTheFiles(t *testing.T) {
 		if got := sorted(out); got != want {
 			t.Errorf("files:\n%s", got)
 		}
-		if out, err = tool(t, "mdir", "-i", esp, "::EFI/Linux"); err != nil || strings.Count(out, "2023-11-14  22:13") != 4 || !strings.Contains(out, "Volume in drive : is SLIPWAY") {
+		out, err = tool(t, "mdir", "-i", esp, "::EFI/Linux")
+		if err != nil || strings.Count(out, "2023-11-14  22:13") != 4 || !strings.Contains(out, "Volume in drive : is SLIPWAY") {
 			t.Errorf("times of files: %v: %s", err, out)
 		}
 		for _, f := range l.bootFiles() {

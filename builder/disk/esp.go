@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"strings"
 
 	"github.com/diskfs/go-diskfs/filesystem/fat12"
 	"github.com/diskfs/go-diskfs/filesystem/fat32"
@@ -46,7 +45,7 @@ func writeESP(f File, l Layout, p partition) error {
 	if err != nil {
 		return err
 	}
-	store := &storage{File: f, size: p.start + p.size}
+	store := &storage{File: f}
 	fs, err := fat32.Create(store, size, p.start, int64(l.SectorSize), volumeLabel, true)
 	if err != nil {
 		return fmt.Errorf("cannot make file system: %w", err)
@@ -128,6 +127,6 @@ func fatSize(partition, sector int64) (int64, error) {
 			return total * sector, nil
 		}
 	}
-	return 0, fmt.Errorf("an ESP of %d MiB is too small for FAT32 with sectors of %d bytes: %s", partition/mib, sector,
-		strings.TrimSpace(map[int64]string{512: "make it 34 MiB or more", 4096: "make it 260 MiB or more"}[sector]))
+	least := map[int64]int64{512: 34, 4096: 260}[sector]
+	return 0, fmt.Errorf("an ESP of %d MiB is too small for FAT32 with sectors of %d bytes: make it %d MiB or more", partition/mib, sector, least)
 }

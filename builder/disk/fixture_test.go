@@ -75,7 +75,7 @@ func tool(t testing.TB, name string, args ...string) (string, error) {
 		t.Skipf("%s is not installed", name)
 	}
 	c := exec.Command(path, args...)
-	c.Env = append(os.Environ(), "LC_ALL=C", "MTOOLS_SKIP_CHECK=0")
+	c.Env = append(os.Environ(), "LC_ALL=C")
 	out, err := c.CombinedOutput()
 	return string(out), err
 }

@@ -26,13 +26,13 @@ var errTable = errors.New("no valid GUID partition table")
 
 // tableHeader is a header that has been checked.
 type tableHeader struct {
-	sector             int64
-	guid               string
-	firstUsable, last  int64 // sectors
-	entries            int64 // offset of the array in bytes
-	count, entrySize   int64
-	checksum           uint32
-	self, alternateLBA int64
+	sector            int64
+	guid              string
+	firstUsable, last int64 // sectors
+	entries           int64 // offset of the array in bytes
+	count, entrySize  int64
+	checksum          uint32
+	self              int64 // sector of the header itself
 }
 
 // readTable finds a table with sectors of either size. Recovered tells that the first copy is damaged and the second
@@ -104,14 +104,15 @@ func readHeader(r io.ReaderAt, size, sector, at int64) (tableHeader, error) {
 	}
 	lba := func(at int) int64 { return int64(min(binary.LittleEndian.Uint64(b[at:]), 1<<50)) }
 	h := tableHeader{
-		sector: sector, self: lba(24), alternateLBA: lba(32), firstUsable: lba(40), last: lba(48), guid: guidText(b[56:]),
+		sector: sector, self: lba(24), firstUsable: lba(40), last: lba(48), guid: guidText(b[56:]),
 		entries: lba(72) * sector, count: int64(binary.LittleEndian.Uint32(b[80:])), entrySize: int64(binary.LittleEndian.Uint32(b[84:])),
 		checksum: binary.LittleEndian.Uint32(b[88:]),
 	}
 	switch {
 	case h.self*sector != at:
 		return h, fmt.Errorf("the header says it is at sector %d", h.self)
-	case h.entrySize < entryMin || h.entrySize > entryMax || h.entrySize%8 != 0 || h.count < 1 || h.count > maxEntries || h.count*h.entrySize > maxEntryData:
+	case h.entrySize < entryMin || h.entrySize > entryMax || h.entrySize%8 != 0 ||
+		h.count < 1 || h.count > maxEntries || h.count*h.entrySize > maxEntryData:
 		return h, fmt.Errorf("%d entries of %d bytes", h.count, h.entrySize)
 	case h.entries+h.count*h.entrySize > size || h.last*sector >= size || h.firstUsable > h.last:
 		return h, fmt.Errorf("partitions from sector %d to %d and entries at byte %d do not fit into %d bytes", h.firstUsable, h.last, h.entries, size)

@@ -12,7 +12,6 @@ import (
 // storage is a File as go-diskfs wants it. It has no Sync: the library would flush the device after each table.
 type storage struct {
 	File
-	size int64
 	// reserving drops writes of nothing but zeros. go-diskfs gives a file clusters only by writing it, cluster by
 	// cluster; so zeros are written to where nothing has been yet, and the content goes there straight afterwards.
 	reserving bool
