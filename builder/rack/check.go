@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slipway-os/slipway/profiles/cluster"
@@ -16,6 +17,9 @@ var manifests embed.FS
 
 // checkSpace is the Kubernetes namespace that checks live in.
 const checkSpace = "slipway-check"
+
+// untried is the cause of a check that was not tried yet.
+const untried = "not tried"
 
 // checkTime is how long all checks may take together.
 const checkTime = 8 * time.Minute
@@ -60,7 +64,7 @@ func (r *rack) check(ctx context.Context) ([]CheckResult, error) {
 	checks := r.checks()
 	results := make([]CheckResult, len(checks))
 	for i, c := range checks {
-		results[i] = CheckResult{Name: c.name, Cause: "not tried"}
+		results[i] = CheckResult{Name: c.name, Cause: untried}
 	}
 	exited := r.anyExit(ctx)
 	for {
@@ -78,30 +82,30 @@ func (r *rack) check(ctx context.Context) ([]CheckResult, error) {
 	}
 }
 
-// round tries every check that has not passed yet, and tells how many are left.
+// round tries every check that has not passed yet, all at the same time, and tells how many are left.
 func (r *rack) round(ctx context.Context, checks []check, results []CheckResult, started time.Time) (left int) {
 	all, err := r.pods(ctx)
+	errs := make([]error, len(checks))
+	var group sync.WaitGroup
 	for i, c := range checks {
-		if results[i].Pass {
-			continue
+		if errs[i] = err; err == nil && !results[i].Pass {
+			group.Go(func() { errs[i] = c.try(ctx, all) })
 		}
-		tryErr := err
-		if tryErr == nil {
-			tryErr = c.try(ctx, all)
-		}
-		if ctx.Err() != nil && tryErr != nil && results[i].Cause != "not tried" {
+	}
+	group.Wait()
+	for i, c := range checks {
+		switch {
+		case results[i].Pass:
+		case errs[i] == nil:
+			results[i] = CheckResult{Name: c.name, Pass: true, Seconds: time.Since(started).Seconds()}
+			if r.Live {
+				fmt.Fprintf(r.Out, "passed: %s\n", c.name)
+			}
+		case ctx.Err() != nil && results[i].Cause != untried:
 			left++ // the time is over: the cause from before says more than "killed"
-			continue
-		}
-		results[i].Seconds = time.Since(started).Seconds()
-		if tryErr != nil {
-			results[i].Cause = tryErr.Error()
+		default:
+			results[i].Cause, results[i].Seconds = errs[i].Error(), time.Since(started).Seconds()
 			left++
-			continue
-		}
-		results[i].Pass, results[i].Cause = true, ""
-		if r.Live {
-			fmt.Fprintf(r.Out, "passed: %s\n", c.name)
 		}
 	}
 	return left

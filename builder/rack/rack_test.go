@@ -179,3 +179,34 @@ func TestALivingRackIsLeftAlone(t *testing.T) {
 		t.Error("the folder of a living rack was removed")
 	}
 }
+
+func TestChecksGoOnUntilAllHavePassed(t *testing.T) {
+	dir := t.TempDir()
+	// A kubectl that knows one pod, which is pending at first.
+	script := "#!/bin/sh\ncat " + filepath.Join(dir, "pods.json") + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "kubectl"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	answer := func(phase string) {
+		text := `{"items": [{"metadata": {"name": "names"}, "status": {"phase": "` + phase + `"}}]}`
+		if err := os.WriteFile(filepath.Join(dir, "pods.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &rack{Options: Options{Cluster: lab(t)}, dir: dir, space: testSpace(t)}
+	checks := []check{{name: "names", pod: "names", try: succeeded("names")}}
+	results := []CheckResult{{Name: "names", Cause: untried}}
+	answer("Pending")
+	if left := r.round(t.Context(), checks, results, time.Now()); left != 1 || results[0].Cause != "pod names is pending" {
+		t.Errorf("%d left, cause %q", left, results[0].Cause)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if left := r.round(over, checks, results, time.Now()); left != 1 || results[0].Cause != "pod names is pending" {
+		t.Errorf("when the time was over: %d left, cause %q", left, results[0].Cause)
+	}
+	answer("Succeeded")
+	if left := r.round(t.Context(), checks, results, time.Now()); left != 0 || !results[0].Pass || results[0].Cause != "" {
+		t.Errorf("%d left, result %+v", left, results[0])
+	}
+}
