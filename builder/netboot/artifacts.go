@@ -17,9 +17,9 @@ import (
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
-// artifacts is the set of files that may be served: those that manifests in the folder name. Each was compared with its
-// manifest's size and digest when the server started and has been open since: baking into the same folder replaces
-// files, but not what a running server serves.
+// artifacts is the set of files that may be served: those that manifests in the folder name and machines boot. Each was
+// compared with its manifest's size and digest when the server started and has been open since: baking into the same
+// folder replaces files, but not what a running server serves.
 type artifacts struct {
 	files map[string]*artifact
 	uki   map[imageKey]string // file name
@@ -118,6 +118,16 @@ func pick(all []*manifest.Manifest, role, wanted string) []*manifest.Manifest {
 	return chosen
 }
 
+// boots says whether an artifact is of a kind that a machine boots from the network. Disk images are large and nobody
+// fetches them from here: they needn't be there, and reading them would only delay the start.
+func boots(kind string) bool {
+	switch kind {
+	case manifest.KindUKI, manifest.KindRoot, manifest.KindKernel, manifest.KindInitrd, manifest.KindCmdline:
+		return true
+	}
+	return false
+}
+
 // add opens a manifest's files.
 func (a *artifacts) add(root *os.Root, m *manifest.Manifest) error {
 	uki, ok := m.Artifact(manifest.KindUKI)
@@ -126,6 +136,9 @@ func (a *artifacts) add(root *os.Root, m *manifest.Manifest) error {
 	}
 	a.uki[imageKey{m.Role, m.Arch}] = uki.Name
 	for _, entry := range m.Artifacts {
+		if !boots(entry.Kind) {
+			continue
+		}
 		if a.files[entry.Name] != nil {
 			return fmt.Errorf("two manifests name %s", entry.Name)
 		}

@@ -74,6 +74,26 @@ func TestPickArtifacts(t *testing.T) {
 	}
 }
 
+// TestDiskImagesStayOut: a manifest's disk images are not served, and needn't be there.
+func TestDiskImagesStayOut(t *testing.T) {
+	dir := t.TempDir()
+	const disk = "slipway-worker-0.1.0-amd64.disk.raw"
+	bake(t, dir, "worker", "0.1.0", "amd64", func(m *manifest.Manifest) {
+		m.Artifacts = append(m.Artifacts, manifest.Artifact{
+			Name: disk, Kind: manifest.KindDisk, Size: 1 << 40, SHA256: strings.Repeat("c", 64),
+		})
+	})
+	a, err := openArtifacts(dir, "", []string{"worker"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	if file, _, err := a.open(disk); err == nil {
+		file.Close()
+		t.Error("the disk image is served")
+	}
+}
+
 // TestArtifactFaults: what can't be served is said at the start, with the file and what to do.
 func TestArtifactFaults(t *testing.T) {
 	const uki, root = "slipway-worker-0.1.0-amd64.efi", "slipway-worker-0.1.0-amd64.root"
