@@ -38,7 +38,7 @@ func TestBadDefinitions(t *testing.T) {
 		{"  - base-files", "  - base-files\n  - base-files"}: `packages[1]: "base-files" is in the list twice`,
 		{"  - awk", "  - udev"}:                              "udev is in omit too",
 		{"suite: trixie-updates", "suite: ../x"}:             `archives[1].suite: "../x" is not a suite`,
-		{"level: 3", "level: 30"}:                            "compression.level: 30 is no level (1 (fast) to 22 (small))",
+		{"level: 6", "level: 30"}:                            "compression.level: 30 is no level (1 (fast) to 22 (small))",
 		{"blockSize: 1048576", "blockSize: 1000000"}:         "compression.blockSize: ",
 		{"  - panic=30", "  - panic=30 quiet"}:               "kernelArguments[",
 		{"  - boot\n", "  - /boot\n"}:                        `"/boot" is not a clean relative path`,
