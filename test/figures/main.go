@@ -44,16 +44,17 @@ func measure() error {
 		func() ([]row, error) { return rack(work, images) },
 	} {
 		more, err := measure()
+		rows = append(rows, more...)
 		if err != nil {
+			table(rows) // what was measured until then is worth having
 			return err
 		}
-		rows = append(rows, more...)
 	}
-	print(rows)
+	table(rows)
 	return nil
 }
 
-func print(rows []row) {
+func table(rows []row) {
 	machine, date := machineText(), time.Now().UTC().Format(time.DateOnly)
 	fmt.Println("| figure | value | command | machine | date |\n|---|---|---|---|---|")
 	for _, r := range rows {
@@ -61,7 +62,7 @@ func print(rows []row) {
 	}
 }
 
-// slipway runs the built program and returns its standard output and its wall-clock seconds on success.
+// slipway runs the built program and returns its standard output.
 func slipway(args ...string) ([]byte, error) {
 	var out, words bytes.Buffer
 	cmd := exec.Command("bin/slipway", args...)
