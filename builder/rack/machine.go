@@ -56,7 +56,7 @@ func arguments(s spec) []string {
 		// code again; what isn't used of it costs no memory. Without svm nobody loads KVM, which would only cost time; but
 		// without it QEMU also leaves out the CPUID leaf with the address sizes unless told (xlevel), and Linux then takes
 		// its own addresses for foreign: every path in /proc reads xxxx. Without la57 page walks are one level shorter.
-		args = append(args, "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
+		args = append(args, "-accel", "tcg,thread=multi,tb-size=2047", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
 			// Linux checks at boot that the timer ticks in step with the processor, and panics where it does not: on a
 			// busy host emulation is not in step. systemd-stub takes the argument from here (systemd-stub(7)).
 			"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check")
