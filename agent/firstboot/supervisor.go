@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/slipway-os/slipway/agent/units"
@@ -46,13 +47,16 @@ type supervisor struct {
 	fine    time.Time // since when all units are fine after that
 	ready   bool      // what was reported last
 	spoken  time.Time
+	waits   int // progress lines about units on their way
 }
 
 // Intervals of progress lines, and between attempts to start a target that failed.
 const (
 	speakEvery   = 15 * time.Second
 	startAgain   = 10 * time.Second
-	asksPerCheck = 5 // the API server of a node that is Ready is asked every so many looks
+	quietWaits   = 8   // progress lines about waiting before they tell what the units said
+	maxLastLine  = 300 // bytes
+	asksPerCheck = 5   // the API server of a node that is Ready is asked every so many looks
 )
 
 // run ends only with ctx, or when systemd can't be asked any more.
@@ -135,7 +139,7 @@ func (s *supervisor) look(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	if !s.started {
-		s.speak("waiting for units:" + waitingFor(states))
+		s.wait(ctx, states)
 	}
 	return true, nil
 }
@@ -157,18 +161,41 @@ func (s *supervisor) recovered() bool {
 	return true
 }
 
-// waitingFor is the units that are on their way.
-func waitingFor(states []units.State) string {
+// wait tells which units are on their way, and, if that takes long, what each of them said last: nobody can log in to a
+// node that isn't up, so its console must say why.
+func (s *supervisor) wait(ctx context.Context, states []units.State) {
+	if time.Since(s.spoken) < speakEvery {
+		return
+	}
+	s.waits++
 	text := ""
 	for _, u := range states {
-		if u.Active != "active" {
-			text += " " + u.String()
+		if u.Active == "active" {
+			continue
+		}
+		text += " " + u.String()
+		if s.waits > quietWaits && u.Active == "activating" {
+			text += s.lastLine(ctx, u.Name)
 		}
 	}
 	if text == "" {
-		return " none"
+		text = " none"
 	}
-	return text
+	s.speak("waiting for units:" + text)
+}
+
+// lastLine is the last thing a unit said, to be added to a line about it.
+func (s *supervisor) lastLine(ctx context.Context, unit string) string {
+	words, err := s.words(ctx, unit)
+	if err != nil {
+		return ": " + err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(words)), "\n")
+	last := lines[len(lines)-1]
+	if last == "" {
+		return ": it said nothing"
+	}
+	return ": " + last[:min(len(last), maxLastLine)]
 }
 
 // fail reports a unit with its own words.

@@ -1,6 +1,7 @@
 package firstboot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -142,4 +143,26 @@ func TestFailureWhileStarting(t *testing.T) {
 	r := &rehearsal{states: etcd("failed", "failed", 0), start: []error{&units.JobError{Unit: "slipway-worker.target", Result: "dependency"}}}
 	rehearse(t, r)
 	r.await(t, `failed: unit fails: etcd.service failed (failed), unit "etcd.service", words "last words of etcd.service"`)
+}
+
+// A node that hangs tells on its console what the unit it waits for said last.
+func TestLongWaitTellsWhatUnitsSaid(t *testing.T) {
+	var out bytes.Buffer
+	s := supervisor{
+		words: func(context.Context, string) ([]byte, error) { return []byte("started\nno pod subnet yet\n"), nil },
+		log:   slog.New(slog.NewTextHandler(&out, nil)), notify: func(string) {},
+	}
+	states := append(etcd("activating", "start", 0), units.State{Name: "kubelet.service", Active: "inactive", Sub: "dead"})
+	for range quietWaits {
+		s.spoken = time.Time{}
+		s.wait(t.Context(), states)
+	}
+	if strings.Contains(out.String(), "subnet") || !strings.Contains(out.String(), "etcd.service activating (start)") {
+		t.Errorf("a short wait is told as %s", out.String())
+	}
+	s.spoken = time.Time{}
+	s.wait(t.Context(), states)
+	if want := "etcd.service activating (start): no pod subnet yet kubelet.service inactive (dead)"; !strings.Contains(out.String(), want) {
+		t.Errorf("a long wait is told as %s", out.String())
+	}
 }

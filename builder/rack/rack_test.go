@@ -95,6 +95,8 @@ func TestJudge(t *testing.T) {
 		{"failed just now, and may heal", status(agentUp, failed), "", time.Second, ""},
 		{"failed for good", status(agentUp, failed), "", 2 * healing, "cp-1: the node reports: the root image is damaged"},
 		{"silent", status(agentUp), "", time.Hour, `cp-1: nothing happened for 3600 s after "agent up"`},
+		{"silent, but not on its console", status(agentUp), "[ 9.0] slipway: waiting for units: etcd.service\r\n[ 9.1] audit\r\n", time.Hour,
+			`cp-1: nothing happened for 3600 s after "agent up"; it said: waiting for units: etcd.service`},
 		{"panicked, and starts again", status(agentUp), "[ 1.0] Kernel panic - not syncing: no init", 0, ""},
 		{"boots in a loop", many, "[ 1.0] Kernel panic - not syncing: no init\r\n", 0, "cp-1: it started 3 times; the last boot came to \"failed\" the root image is damaged; its kernel panicked: no init"},
 	} {

@@ -116,7 +116,7 @@ func (r *rack) judge(timelines []Timeline, seen map[string]progress, now time.Ti
 		case t.Boots >= restarts:
 			return &nodeError{node: t.Node, err: fmt.Errorf("it started %d times; the last boot came to %q %s%s", t.Boots, last.Event, last.Detail, panicked(m.serial))}
 		case waited > patience(last.Event):
-			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q%s", waited.Seconds(), last.Event, panicked(m.serial))}
+			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q%s%s%s", waited.Seconds(), last.Event, panicked(m.serial), said(m.serial), others(timelines, t.Node))}
 		}
 	}
 	return nil
@@ -137,6 +137,28 @@ func panicked(serial string) string {
 	return "; its kernel panicked: " + plain(string(words))
 }
 
+// said is the newest line of the agent on a serial console: what the node waits for.
+func said(serial string) string {
+	lines := strings.Split(tail(serial, 1000), "\n")
+	for _, line := range slices.Backward(lines) {
+		if _, words, found := strings.Cut(line, "slipway: "); found {
+			return "; it said: " + words
+		}
+	}
+	return ""
+}
+
+// others is how far the other nodes had come: a node often waits for another one.
+func others(timelines []Timeline, node string) string {
+	text := ""
+	for _, t := range timelines {
+		if t.Node != node {
+			text += fmt.Sprintf("; %s came to %q", t.Node, t.last().Event)
+		}
+	}
+	return text
+}
+
 // slowest blames the node that is furthest from Ready for an end of the wait.
 func slowest(timelines []Timeline, cause error) error {
 	behind := timelines[0]
@@ -152,11 +174,18 @@ func sortWaits(waits []Wait) {
 	sort.SliceStable(waits, func(i, j int) bool { return waits[i].Seconds > waits[j].Seconds })
 }
 
-// explain prints what helps to find a failure's cause: the failing unit's words and the tail of the node's serial log.
+// explain prints what helps to find a failure's cause: the tails of the serial logs, the failed node's last, and the
+// failing unit's words.
 func (r *rack) explain(err error) {
 	node := nodeOf(err)
 	for _, m := range r.machines {
-		if node != "" && m.node.Name != node {
+		if m.node.Name == node {
+			continue
+		}
+		fmt.Fprintf(r.Out, "\n--- %s: the last lines of its serial console\n%s\n", m.node.Name, tail(m.serial, 60))
+	}
+	for _, m := range r.machines {
+		if m.node.Name != node {
 			continue
 		}
 		if e := asNodeError(err); e != nil && e.log != "" {
