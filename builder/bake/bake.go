@@ -18,12 +18,12 @@ import (
 	"strings"
 
 	"github.com/slipway-os/slipway/builder/component"
-	"github.com/slipway-os/slipway/builder/disk"
 	"github.com/slipway-os/slipway/builder/kmod"
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/images/manifest"
 	"github.com/slipway-os/slipway/profiles/role"
 )

@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/slipway-os/slipway/builder/disk"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 

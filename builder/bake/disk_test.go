@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/slipway-os/slipway/builder/disk"
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 

@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"github.com/slipway-os/slipway/builder/component"
-	"github.com/slipway-os/slipway/builder/disk"
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/profiles/role"
 )
 

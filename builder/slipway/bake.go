@@ -10,9 +10,9 @@ import (
 
 	"github.com/slipway-os/slipway/builder/bake"
 	"github.com/slipway-os/slipway/builder/component"
-	"github.com/slipway-os/slipway/builder/disk"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/images/manifest"
 	"github.com/slipway-os/slipway/profiles/role"
 )

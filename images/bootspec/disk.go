@@ -9,20 +9,25 @@ import (
 
 // Partition labels of a disk. The agent finds partitions by them; PARTNAME in /sys/class/block/*/uevent has them.
 //
-// A root partition holds one root image as it is: squashfs, then its verity tree, then nothing. Its size on the kernel
-// command line says where it ends (ArgRootData, ArgRootSize). Which of the two holds the image that was booted is told
-// by its partition GUID (SlotGUID).
+// A slot is two partitions: the root image's squashfs (ArgRootData bytes of it) and its verity tree (the rest of it, from
+// ArgRootData up to ArgRootSize). Which slot holds the image that was booted is told by their partition GUIDs (SlotGUID,
+// VerityGUID).
 const (
-	LabelESP   = "slipway-esp"
-	LabelRootA = "slipway-root-a"
-	LabelRootB = "slipway-root-b"
-	LabelState = "slipway-state" // the last one; empty in an image, grown to the end of the disk on the first boot
+	LabelESP     = "slipway-esp"
+	LabelRootA   = "slipway-root-a"
+	LabelVerityA = "slipway-verity-a"
+	LabelRootB   = "slipway-root-b"
+	LabelVerityB = "slipway-verity-b"
+	LabelConfig  = "slipway-config" // the node's own configuration (ConfigPlace); zeros in an image
+	LabelState   = "slipway-state"  // the last one; empty in an image, grown to the end of the disk on the first boot
 )
 
 // Partition type GUIDs (UAPI specification "Discoverable Partitions"), in lower case.
 const (
 	PartitionTypeESP   = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 	PartitionTypeState = "0fc63daf-8483-4772-8e79-3d69d8477de4" // generic Linux data: a "var" is bound to a machine id
+	// PartitionTypeConfig is our own: nothing else may take what is in there for a file system.
+	PartitionTypeConfig = "6a5f1c2e-3d0b-4f5e-9a64-736c69707779"
 )
 
 // Attributes of a root partition: nothing writes it, and nobody's gpt-auto-generator mounts it unverified.
@@ -39,13 +44,27 @@ func PartitionTypeRoot(arch string) string {
 	}[arch]
 }
 
+// PartitionTypeVerity is the type GUID of the verity trees of an architecture's root partitions; empty for an unknown one.
+func PartitionTypeVerity(arch string) string {
+	return map[string]string{
+		"amd64": "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5",
+		"arm64": "df3300ce-d69f-4c92-978c-9bfb0f38d820",
+	}[arch]
+}
+
 // SlotGUID is the GUID of the partition that holds the image with that dm-verity root hash (64 hexadecimal digits): its
 // first 128 bits, as "Discoverable Partitions" has it for roots with verity. An empty slot has another GUID.
-func SlotGUID(rootHash string) (string, error) {
+func SlotGUID(rootHash string) (string, error) { return hashGUID(rootHash, 0) }
+
+// VerityGUID is the GUID of the partition with that image's verity tree: the last 128 bits of the root hash.
+func VerityGUID(rootHash string) (string, error) { return hashGUID(rootHash, 16) }
+
+func hashGUID(rootHash string, from int) (string, error) {
 	b, err := hex.DecodeString(rootHash)
 	if err != nil || len(b) != 32 {
 		return "", fmt.Errorf("root hash %q is not a SHA-256 value", rootHash)
 	}
+	b = b[from : from+16]
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16]), nil
 }
 
@@ -94,4 +113,5 @@ func ParseBootEntry(name string) (image string, count BootCount, ok bool) {
 const (
 	ExtDisk   = ".disk.raw"
 	ExtDisk4K = ".disk-4k.raw"
+	ExtISO    = ".iso"
 )

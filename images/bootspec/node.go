@@ -20,6 +20,46 @@ type Node struct {
 	Server     string  `json:"server"` // base URL of the boot server; empty when there is none (offline media)
 	APIServer  string  `json:"apiServer"`
 	Network    Network `json:"network"`
+	// Storage is where the node keeps its state; without it: in the state partition of the disk it booted from, or in memory.
+	Storage *Storage `json:"storage,omitempty"`
+	// Install makes the machine install itself to a disk when it has booted from elsewhere.
+	Install *Install `json:"install,omitempty"`
+}
+
+// Storage is a node's lasting storage.
+type Storage struct {
+	State *DiskMatch `json:"state,omitempty"` // disk of the state partition; nil: the one it booted from
+	Data  []Volume   `json:"data,omitempty"`
+}
+
+// Volume is a file system that the agent makes if it isn't there, and mounts.
+type Volume struct {
+	Name   string    `json:"name"`             // partition label: slipway-data-NAME
+	Disk   DiskMatch `json:"disk"`             //
+	Size   int64     `json:"size,omitempty"`   // bytes, a multiple of 1 MiB; 0: the rest of the disk
+	Format string    `json:"format,omitempty"` // ext4 (default), or what mkfs the image has
+	Mount  string    `json:"mount"`            // below /var, /srv, /opt or /home
+	// Overwrite is the id of foreign data on the disk that may be destroyed (see Install).
+	Overwrite string `json:"overwrite,omitempty"`
+}
+
+// Install is an installation to disk.
+type Install struct {
+	Disk DiskMatch `json:"disk"`
+	// Overwrite is the id of the disk's present foreign content, as a refused installation told it: destroying that is
+	// what the operator confirmed. It is the id of that content, not of the disk: other content needs another word.
+	Overwrite string `json:"overwrite,omitempty"`
+}
+
+// DiskMatch chooses one disk. All fields that are set must match, and one must be; more than one matching disk is a
+// fault unless only Smallest decides.
+type DiskMatch struct {
+	Serial   string `json:"serial,omitempty"`
+	WWN      string `json:"wwn,omitempty"`      // World Wide Name, NVMe EUI-64 or NGUID: as /sys/block/*/device/wwid or wwid say
+	Path     string `json:"path,omitempty"`     // /dev/vda, or a path of the device in /sys: pci-0000:00:04.0
+	MinSize  int64  `json:"minSize,omitempty"`  // bytes
+	MaxSize  int64  `json:"maxSize,omitempty"`  // bytes
+	Smallest bool   `json:"smallest,omitempty"` // the smallest of those that match
 }
 
 // Network is the one network document: the same for the initramfs, the first boot and the running system.

@@ -13,6 +13,8 @@ const (
 	EventAgentUp       Event = "agent up"       // first stage has its network
 	EventRootLoaded    Event = "root loaded"    // root image fetched, its digest right, verity on
 	EventConfigClaimed Event = "config claimed" // configuration sent to the node
+	EventInstalling    Event = "installing"     // an installation to disk has begun; Detail says where
+	EventInstalled     Event = "installed"      // the disk is written and verified; the machine restarts from it
 	EventProvisioned   Event = "provisioned"    // Ignition done, about to switch root
 	EventNetworkUp     Event = "network up"     // network document applied and read back
 	EventUnitsStarted  Event = "units started"  // role target active
