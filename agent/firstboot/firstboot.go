@@ -55,7 +55,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 	defer manager.Close()
 	s := supervisor{
 		target: node.Target, units: manager, words: units.LastWords, kube: newKube(node), sender: sender, log: log,
-		notify: notify, tick: 2 * time.Second, steady: 15 * time.Second,
+		notify: notify, tick: 2 * time.Second, steady: 15 * time.Second, rejoin: 2 * time.Minute,
 	}
 	return s.run(ctx)
 }

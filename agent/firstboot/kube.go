@@ -29,6 +29,13 @@ const (
 // maxNodeObject bounds the API server's answer in bytes.
 const maxNodeObject = 4 << 20
 
+// condition is how Kubernetes sees the node.
+type condition struct {
+	Registered bool   // there is a node object
+	Ready      bool   // its condition Ready is true
+	Why        string // for people, when it isn't
+}
+
 // kube asks the API server for this node with the kubelet's certificate: the node may read itself.
 type kube struct {
 	address     string // of the node object
@@ -50,47 +57,47 @@ func newKube(node bootspec.Node) *kube {
 }
 
 // Ready is the node's condition of that name.
-func (k *kube) Ready(ctx context.Context) (bool, string, error) {
+func (k *kube) Ready(ctx context.Context) (condition, error) {
 	if err := k.connect(); err != nil {
-		return false, "", err
+		return condition{}, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.address, nil)
 	if err != nil {
-		return false, "", err
+		return condition{}, err
 	}
 	resp, err := k.client.Do(req)
 	if err != nil {
-		return false, "", fmt.Errorf("cannot ask the API server: %w", err)
+		return condition{}, fmt.Errorf("cannot ask the API server: %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxNodeObject))
 	switch {
 	case err != nil:
-		return false, "", fmt.Errorf("cannot ask the API server: %w", err)
+		return condition{}, fmt.Errorf("cannot ask the API server: %w", err)
 	case resp.StatusCode == http.StatusNotFound:
-		return false, "the kubelet has not registered it", nil
+		return condition{Why: "the kubelet has not registered it"}, nil
 	case resp.StatusCode != http.StatusOK:
-		return false, "", fmt.Errorf("the API server says %s", resp.Status)
+		return condition{}, fmt.Errorf("the API server says %s", resp.Status)
 	}
 	return readyCondition(body)
 }
 
 // readyCondition reads a Node object (k8s.io/api/core/v1).
-func readyCondition(body []byte) (bool, string, error) {
+func readyCondition(body []byte) (condition, error) {
 	var node struct {
 		Status struct {
 			Conditions []struct{ Type, Status, Reason, Message string }
 		}
 	}
 	if err := json.Unmarshal(body, &node); err != nil {
-		return false, "", fmt.Errorf("cannot read the node object: %w", err)
+		return condition{}, fmt.Errorf("cannot read the node object: %w", err)
 	}
 	for _, c := range node.Status.Conditions {
 		if c.Type == "Ready" {
-			return c.Status == "True", c.Reason + ": " + c.Message, nil
+			return condition{Registered: true, Ready: c.Status == "True", Why: c.Reason + ": " + c.Message}, nil
 		}
 	}
-	return false, "it has no condition Ready yet", nil
+	return condition{Registered: true, Why: "it has no condition Ready yet"}, nil
 }
 
 // connect makes a client with the kubelet's present certificate.

@@ -67,7 +67,8 @@ func TestReadyFromTheAPIServer(t *testing.T) {
 	}
 	expect := func(ready bool, text, asked string) {
 		t.Helper()
-		got, why, err := k.Ready(t.Context())
+		c, err := k.Ready(t.Context())
+		got, why := c.Ready, c.Why
 		if err != nil {
 			why = err.Error()
 		}

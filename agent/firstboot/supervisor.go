@@ -14,6 +14,7 @@ import (
 // unitManager is what is needed of systemd (units.Manager). Calls may be made at the same time.
 type unitManager interface {
 	Start(ctx context.Context, unit string) error
+	Restart(ctx context.Context, unit string) error
 	Members(ctx context.Context, target string) ([]string, error)
 	States(ctx context.Context, names []string) ([]units.State, error)
 }
@@ -24,10 +25,9 @@ type reporter interface {
 	Fail(detail, unit string, words []byte)
 }
 
-// nodeAsker asks Kubernetes for the node's Ready condition; why is a text for people when it isn't. An error means that
-// nobody knows.
+// nodeAsker asks Kubernetes for the node's Ready condition. An error means that nobody knows.
 type nodeAsker interface {
-	Ready(ctx context.Context) (ready bool, why string, err error)
+	Ready(ctx context.Context) (condition, error)
 }
 
 // supervisor starts the role's target and follows its units and the node.
@@ -41,14 +41,19 @@ type supervisor struct {
 	notify func(state string) // to systemd
 	tick   time.Duration      // how often is looked
 	steady time.Duration      // how long all units must be fine after a failure
+	rejoin time.Duration      // how long a kubelet may run without a node object
 
 	started bool
 	failing string    // what was reported as failing; empty: nothing
 	fine    time.Time // since when all units are fine after that
 	ready   bool      // what was reported last
 	spoken  time.Time
-	waits   int // progress lines about units on their way
+	waits   int       // progress lines about units on their way
+	missing time.Time // since when the kubelet runs and there is no node object
 }
+
+// kubelet is the unit that registers the node.
+const kubelet = "kubelet.service"
 
 // Intervals of progress lines, and between attempts to start a target that failed.
 const (
@@ -56,7 +61,8 @@ const (
 	startAgain   = 10 * time.Second
 	quietWaits   = 8   // progress lines about waiting before they tell what the units said
 	maxLastLine  = 300 // bytes
-	asksPerCheck = 5   // the API server of a node that is Ready is asked every so many looks
+	askLimit     = 10 * time.Second
+	asksPerCheck = 5 // the API server is asked at every so many looks, of a node that is started and not Ready at each
 )
 
 // run ends only with ctx, or when systemd can't be asked any more.
@@ -84,7 +90,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
-		if fine && s.started && (!s.ready || looks%asksPerCheck == 0) {
+		if fine && (s.started && !s.ready || looks%asksPerCheck == 0) {
 			s.ask(ctx)
 		}
 	}
@@ -210,28 +216,54 @@ func (s *supervisor) fail(ctx context.Context, u units.State) {
 	s.sender.Fail("unit fails: "+u.String(), u.Name, words)
 }
 
-// ask asks Kubernetes and reports what changed.
+// ask asks Kubernetes and reports what changed. Before the units are started it only looks whether the node is known.
 func (s *supervisor) ask(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	ready, why, err := s.kube.Ready(ctx)
+	node, err := s.kube.Ready(ctx)
+	if err == nil {
+		s.joinAgain(ctx, node.Registered)
+	}
 	switch {
+	case !s.started:
 	case err != nil:
 		if !s.ready {
 			s.speak("node is not known to be Ready yet: " + err.Error())
 		}
-	case ready && !s.ready:
+	case node.Ready && !s.ready:
 		s.ready = true
 		s.log.Info("node is Ready")
 		s.notify("STATUS=node is Ready")
 		s.sender.Report(bootspec.EventReady, "")
-	case !ready && s.ready:
+	case !node.Ready && s.ready:
 		s.ready = false
-		s.log.Error("node is no longer Ready", "cause", why)
+		s.log.Error("node is no longer Ready", "cause", node.Why)
 		s.notify("STATUS=node is not Ready")
-		s.sender.Fail("node is no longer Ready: "+why, "", nil)
-	case !ready:
-		s.speak("node is not Ready yet: " + why)
+		s.sender.Fail("node is no longer Ready: "+node.Why, "", nil)
+	case !node.Ready:
+		s.speak("node is not Ready yet: " + node.Why)
+	}
+}
+
+// joinAgain restarts a kubelet that has run for a while without a node object. A kubelet registers its node once: when
+// the control plane has lost it since (one without disks that started again, a `kubectl delete node`), the kubelet would
+// wait for it for ever, and flanneld with it.
+func (s *supervisor) joinAgain(ctx context.Context, registered bool) {
+	states, err := s.units.States(ctx, []string{kubelet})
+	if err != nil || registered || len(states) != 1 || states[0].Active != "active" {
+		s.missing = time.Time{}
+		return
+	}
+	if s.missing.IsZero() {
+		s.missing = time.Now()
+	}
+	if time.Since(s.missing) < s.rejoin {
+		return
+	}
+	s.missing = time.Time{}
+	s.log.Warn("the API server knows no node of this name: restarting the kubelet, which registers it")
+	if err := s.units.Restart(ctx, kubelet); err != nil && ctx.Err() == nil {
+		s.log.Warn(err.Error())
 	}
 }
 

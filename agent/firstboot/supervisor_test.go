@@ -18,13 +18,14 @@ import (
 
 // rehearsal plays systemd, Kubernetes and the boot server. What happens is one line each.
 type rehearsal struct {
-	mu     sync.Mutex
-	states []units.State
-	start  []error // results of Start, in order; then nil
-	ready  bool
-	why    string
-	lines  []string
-	news   chan struct{}
+	mu      sync.Mutex
+	states  []units.State
+	start   []error // results of Start, in order; then nil
+	ready   bool
+	why     string
+	unknown bool // Kubernetes has no such node
+	lines   []string
+	news    chan struct{}
 }
 
 func (r *rehearsal) Start(context.Context, string) error {
@@ -48,10 +49,16 @@ func (r *rehearsal) States(context.Context, []string) ([]units.State, error) {
 	return r.states, nil
 }
 
-func (r *rehearsal) Ready(context.Context) (bool, string, error) {
+func (r *rehearsal) Ready(context.Context) (condition, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.ready, r.why, nil
+	return condition{Registered: !r.unknown, Ready: r.ready, Why: r.why}, nil
+}
+
+func (r *rehearsal) Restart(_ context.Context, unit string) error {
+	r.set(func() { r.unknown = false })
+	r.add("restarted " + unit)
+	return nil
 }
 
 func (r *rehearsal) Report(e bootspec.Event, _ string) { r.add(string(e)) }
@@ -100,7 +107,7 @@ func rehearse(t *testing.T, r *rehearsal) {
 	t.Helper()
 	r.news = make(chan struct{}, 1000)
 	s := supervisor{
-		target: "slipway-worker.target", units: r, kube: r, sender: r, notify: r.notify, tick: time.Millisecond,
+		target: "slipway-worker.target", units: r, kube: r, sender: r, notify: r.notify, tick: time.Millisecond, rejoin: 20 * time.Millisecond,
 		words: func(_ context.Context, unit string) ([]byte, error) { return []byte("last words of " + unit), nil },
 		log:   slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
@@ -164,5 +171,19 @@ func TestLongWaitTellsWhatUnitsSaid(t *testing.T) {
 	s.wait(t.Context(), states)
 	if want := "etcd.service activating (start): no pod subnet yet kubelet.service inactive (dead)"; !strings.Contains(out.String(), want) {
 		t.Errorf("a long wait is told as %s", out.String())
+	}
+}
+
+// The control plane has lost the node after its kubelet registered it, before the units were started and after.
+func TestKubeletOfALostNodeIsRestarted(t *testing.T) {
+	for name, start := range map[string][]error{"waiting": {&units.JobError{Unit: "slipway-worker.target", Result: "timeout"}}, "started": nil} {
+		t.Run(name, func(t *testing.T) {
+			r := &rehearsal{unknown: true, start: start, states: []units.State{{Name: kubelet, Active: "active", Sub: "running"}}}
+			rehearse(t, r)
+			if start == nil {
+				r.await(t, "READY=1", string(bootspec.EventUnitsStarted))
+			}
+			r.await(t, "restarted kubelet.service")
+		})
 	}
 }

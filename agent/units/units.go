@@ -42,8 +42,18 @@ func (e *JobError) Error() string {
 
 // Start starts a unit and waits until its job is done. A unit that is active already is fine.
 func (m *Manager) Start(ctx context.Context, unit string) error {
+	return await(ctx, unit, m.conn.StartUnitContext)
+}
+
+// Restart stops a unit if it runs, starts it and waits until that is done.
+func (m *Manager) Restart(ctx context.Context, unit string) error {
+	return await(ctx, unit, m.conn.RestartUnitContext)
+}
+
+// await queues a job and waits until it is done.
+func await(ctx context.Context, unit string, queue func(context.Context, string, string, chan<- string) (int, error)) error {
 	done := make(chan string, 1)
-	if _, err := m.conn.StartUnitContext(ctx, unit, "replace", done); err != nil {
+	if _, err := queue(ctx, unit, "replace", done); err != nil {
 		return fmt.Errorf("cannot start %s: %w", unit, err)
 	}
 	select {

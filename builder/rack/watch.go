@@ -116,7 +116,7 @@ func (r *rack) judge(timelines []Timeline, seen map[string]progress, now time.Ti
 		case t.Boots >= restarts:
 			return &nodeError{node: t.Node, err: fmt.Errorf("it started %d times; the last boot came to %q %s%s", t.Boots, last.Event, last.Detail, panicked(m.serial))}
 		case waited > patience(last.Event):
-			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q%s%s%s", waited.Seconds(), last.Event, panicked(m.serial), said(m.serial), others(timelines, t.Node))}
+			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q%s%s%s", waited.Seconds(), last.Event, panicked(m.serial), said(m.serial), r.others(timelines, t.Node))}
 		}
 	}
 	return nil
@@ -149,11 +149,15 @@ func said(serial string) string {
 }
 
 // others is how far the other nodes had come: a node often waits for another one.
-func others(timelines []Timeline, node string) string {
+func (r *rack) others(timelines []Timeline, node string) string {
 	text := ""
-	for _, t := range timelines {
-		if t.Node != node {
-			text += fmt.Sprintf("; %s came to %q", t.Node, t.last().Event)
+	for i, t := range timelines {
+		if t.Node == node {
+			continue
+		}
+		text += fmt.Sprintf("; %s came to %q", t.Node, t.last().Event)
+		if t.Boots > 1 {
+			text += fmt.Sprintf(" in its boot %d%s", t.Boots, panicked(r.machines[i].serial))
 		}
 	}
 	return text
