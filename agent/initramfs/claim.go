@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -18,7 +19,8 @@ const maxConfig = 16 << 20
 // claimConfig gets the node's configuration. A server that is away is waited for; one that refuses ends the boot with its
 // reason.
 func (b *boot) claimConfig(ctx context.Context) error {
-	address := b.lease.Server + bootspec.RouteConfig + "?" + url.Values{"mac": {b.lease.MAC}}.Encode()
+	query := url.Values{"mac": {b.lease.MAC}, "uuid": {smbios("product_uuid")}, "serial": {smbios("product_serial")}}
+	address := b.lease.Server + bootspec.RouteConfig + "?" + query.Encode()
 	var err error
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
 		var again bool
@@ -36,6 +38,15 @@ func (b *boot) claimConfig(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// smbios is what the machine's firmware says of it (SMBIOS specification, type 1); empty if it doesn't.
+func smbios(field string) string {
+	text, err := os.ReadFile("/sys/class/dmi/id/" + field)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // claim asks once; again says if another try may help.

@@ -22,6 +22,8 @@ func FromCluster(c *cluster.Cluster) *Site {
 			Role:    n.Role,
 			MAC:     c.BootMAC(n).HardwareAddr(),
 			Address: c.BootAddress(n),
+			UUID:    n.Match.UUID,
+			Serial:  n.Match.Serial,
 		})
 	}
 	return site

@@ -80,8 +80,14 @@ func (h *handler) serveConfig(w http.ResponseWriter, r *http.Request) {
 	mac := r.URL.Query().Get("mac")
 	m, ok := h.sender(r, mac)
 	if !ok {
-		h.log.Warn("configuration refused", "from", r.RemoteAddr, "mac", oneLine(mac[:min(len(mac), 64)]))
+		h.log.Warn("configuration refused", "from", r.RemoteAddr, "mac", oneLine(bounded(mac)))
 		http.Error(w, "no configuration for this machine at this address", http.StatusForbidden)
+		return
+	}
+	query := r.URL.Query()
+	if reason := m.mismatch(bounded(query.Get("uuid")), bounded(query.Get("serial"))); reason != "" {
+		h.log.Warn("configuration refused", "from", r.RemoteAddr, "node", m.Name, "reason", reason)
+		http.Error(w, "no configuration for this machine: "+reason, http.StatusForbidden)
 		return
 	}
 	config, err := h.config(m.Name)
@@ -100,6 +106,9 @@ func (h *handler) serveConfig(w http.ResponseWriter, r *http.Request) {
 	h.log.Info("configuration sent", "node", m.Name, "to", r.RemoteAddr)
 	h.states.record(m.MAC.String(), bootspec.EventConfigClaimed, "by "+remote(r).String())
 }
+
+// bounded is the beginning of a text from outside, as much as a log line has room for.
+func bounded(text string) string { return text[:min(len(text), 64)] }
 
 // takeReport takes a node's report.
 func (h *handler) takeReport(w http.ResponseWriter, r *http.Request) {

@@ -197,6 +197,23 @@ func TestConfigGoesToItsNodeOnly(t *testing.T) {
 	}
 }
 
+func TestConfigGoesToTheMachineTheDocumentMeans(t *testing.T) {
+	s := serveLoopback(t)
+	s.site.Machines[1].UUID, s.site.Machines[1].Serial = "4C4C4544-0042-3010-8051-b4c04f4e3132", "ABC1"
+	const config = "GET /v1/config?mac=52:54:00:00:00:21"
+	for query, want := range map[string]string{
+		"": `its SMBIOS UUID is "", the cluster document has "4C4C4544-0042-3010-8051-b4c04f4e3132" for worker-1`,
+		"&uuid=4c4c4544-0042-3010-8051-b4c04f4e3132&serial=XYZ9": `its SMBIOS serial number is "XYZ9", the cluster document has "ABC1" for worker-1`,
+	} {
+		if code, _, text := s.ask(workerAddress, config+query); code != http.StatusForbidden || !strings.Contains(text, want) {
+			t.Errorf("%q: %d %s", query, code, text)
+		}
+	}
+	if code, _, text := s.ask(workerAddress, config+"&uuid=4c4c4544-0042-3010-8051-b4c04f4e3132&serial=ABC1"); code != http.StatusOK || !strings.Contains(text, secret) {
+		t.Errorf("the right machine: %d %s", code, text)
+	}
+}
+
 func TestReports(t *testing.T) {
 	s := serveLoopback(t)
 	report := func(from, text string) int {

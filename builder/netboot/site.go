@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 )
 
 // Site is what the server must know of a cluster: a plain value, made from the cluster document by FromCluster.
@@ -37,6 +38,19 @@ type Machine struct {
 	Role    string
 	MAC     net.HardwareAddr
 	Address netip.Addr // reserved for it in the provisioning subnet
+	// UUID and Serial are what the machine's SMBIOS must say before it gets its configuration; empty: whatever it says.
+	UUID, Serial string
+}
+
+// mismatch says in which way a machine that has a node's MAC address is another one than the document means.
+func (m Machine) mismatch(uuid, serial string) string {
+	switch {
+	case m.UUID != "" && !strings.EqualFold(m.UUID, uuid):
+		return fmt.Sprintf("its SMBIOS UUID is %q, the cluster document has %q for %s", oneLine(uuid), m.UUID, m.Name)
+	case m.Serial != "" && m.Serial != serial:
+		return fmt.Sprintf("its SMBIOS serial number is %q, the cluster document has %q for %s", oneLine(serial), m.Serial, m.Name)
+	}
+	return ""
 }
 
 // Pool is a range of addresses, both ends included. The zero Pool is empty.
