@@ -78,7 +78,7 @@ func (b *baker) diskLayout(sector int) disk.Layout {
 		Slots: []disk.Slot{{
 			Image: b.base(), RootHash: b.root.Hash,
 			UKI:  diskContent(b.ctx, rootfs.Inline(b.uki)),
-			Root: diskContent(b.ctx, b.rootFile),
+			Root: diskContent(b.ctx, b.rootFile), Data: b.root.Data,
 		}},
 	}
 }

@@ -70,8 +70,13 @@ func TestDiskImagesHoldTheBakedImage(t *testing.T) {
 		if guid, _ := bootspec.SlotGUID(m.Root.Hash); slot.GUID != guid {
 			t.Errorf("%s: root A's GUID %s does not tell the root hash %s", a.Name, slot.GUID, m.Root.Hash)
 		}
-		if !bytes.Equal(k.read(a.Name, slot.Start, int64(len(root))), root) {
-			t.Errorf("%s: root A does not hold the root image", a.Name)
+		tree, _ := d.Partition(bootspec.LabelVerityA)
+		if guid, _ := bootspec.VerityGUID(m.Root.Hash); tree.GUID != guid {
+			t.Errorf("%s: verity A's GUID %s does not tell the root hash %s", a.Name, tree.GUID, m.Root.Hash)
+		}
+		data, hashes := k.read(a.Name, slot.Start, m.Root.Data), k.read(a.Name, tree.Start, int64(len(root))-m.Root.Data)
+		if !bytes.Equal(append(data, hashes...), root) {
+			t.Errorf("%s: slot A does not hold the root image", a.Name)
 		}
 		empty, _ := d.Partition(bootspec.LabelRootB)
 		if !bytes.Equal(k.read(a.Name, empty.Start, empty.Size), make([]byte, empty.Size)) {

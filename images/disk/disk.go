@@ -1,15 +1,19 @@
-// Package disk makes bootable disk images and looks into disks: GPT with Discoverable Partitions type GUIDs, an ESP with
-// systemd-boot and one unified kernel image for each slot, two root partitions, and a state partition at the end.
+// Package disk makes bootable disk images, writes the same onto devices, and looks into disks: GPT with Discoverable
+// Partitions type GUIDs, an ESP with systemd-boot and one unified kernel image for each slot, two slots, the place of the
+// node's configuration, and a state partition at the end.
 //
-// Words: a slot is a root partition with its boot entry; A is the first, B the second. A root partition holds a root
-// image as it is baked, squashfs and verity tree one after the other. Settling is the pass over a FAT file system that
-// go-diskfs has written: it takes the clock out and puts right what the library gets wrong.
+// Words: a slot is a root partition and a verity partition with their boot entry; A is the first, B the second. The root
+// partition holds a root image's squashfs, the verity partition its verity tree. Settling is the pass over a FAT file
+// system that go-diskfs has written: it takes the clock out and puts right what the library gets wrong. Growing is
+// rewriting both partition tables for a device that is larger than its image, so that the state takes the rest.
 //
 // go-diskfs encodes; this package decides what goes where and what each byte depends on. Equal layouts give equal bytes.
-// It writes image files only, never devices (builder/flash does), makes no file system for the state, and signs nothing.
+// It decides about no device (which one, whether it may be written: builder/flash, agent/install), makes no file system
+// for the state, and signs nothing.
 package disk
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -68,20 +72,30 @@ func Encode(f File, l Layout) error {
 	if err := f.Truncate(p.size); err != nil {
 		return err
 	}
-	if err := writeESP(f, l, p.partitions[0]); err != nil {
+	m := medium{f, false}
+	if err := writeContent(m, l, p); err != nil {
+		return err
+	}
+	return writeTables(m, l, p)
+}
+
+// writeContent writes everything but the tables.
+func writeContent(m medium, l Layout, p plan) error {
+	if err := writeESP(m, l, p.partitions[0]); err != nil {
 		return fmt.Errorf("ESP: %w", err)
 	}
 	for i, slot := range l.Slots {
-		at := p.partitions[1+i]
-		if err := slot.Root.copyTo(newSparse(f, span{at.start, slot.Root.Size})); err != nil {
+		root, tree := p.slot(i)
+		spans := []span{{root.start, slot.Data}, {tree.start, slot.Root.Size - slot.Data}}
+		if err := slot.Root.copyTo(newSparse(m, spans...)); err != nil {
 			return fmt.Errorf("root image %s: %w", slot.Image, err)
 		}
 	}
-	return writeTables(f, l, p)
+	return nil
 }
 
 // writeTables writes both partition tables and the protective MBR.
-func writeTables(f File, l Layout, p plan) error {
+func writeTables(f medium, l Layout, p plan) error {
 	table := &gpt.Table{LogicalSectorSize: l.SectorSize, PhysicalSectorSize: l.SectorSize, ProtectiveMBR: true, GUID: p.guid}
 	sector := int64(l.SectorSize)
 	for i, part := range p.partitions {
@@ -91,17 +105,23 @@ func writeTables(f File, l Layout, p plan) error {
 			Type: gpt.Type(part.kind), GUID: part.guid, Name: part.label, Attributes: part.attributes,
 		})
 	}
-	if err := table.Write(&storage{File: f}, p.size); err != nil {
+	if err := table.Write(&storage{medium: f}, p.size); err != nil {
 		return fmt.Errorf("partition table: %w", err)
 	}
-	// Cylinders, heads and sectors of the protective MBR as the UEFI specification has them (2.10, table 5-4).
-	for _, chs := range []struct {
+	// Cylinders, heads and sectors of the protective MBR, and how many it protects, as the UEFI specification has them
+	// (2.10, table 5-4).
+	for _, field := range []struct {
 		at    int64
 		bytes []byte
-	}{{446 + 1, []byte{0x00, 0x02, 0x00}}, {446 + 5, []byte{0xff, 0xff, 0xff}}} {
-		if _, err := f.WriteAt(chs.bytes, chs.at); err != nil {
+	}{{446 + 1, []byte{0x00, 0x02, 0x00}}, {446 + 5, []byte{0xff, 0xff, 0xff}}, {446 + 12, protectedSectors(p.size / sector)}} {
+		if _, err := f.WriteAt(field.bytes, field.at); err != nil {
 			return fmt.Errorf("protective MBR: %w", err)
 		}
 	}
 	return nil
+}
+
+// protectedSectors is the protective MBR's number of sectors: all but its own, or the most that 32 bits say.
+func protectedSectors(sectors int64) []byte {
+	return binary.LittleEndian.AppendUint32(nil, uint32(min(sectors-1, 1<<32-1)))
 }

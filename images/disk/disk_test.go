@@ -46,21 +46,23 @@ func TestInspectTellsWhatWasWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		esp := l.Sizes.ESP / mib
-		hash := func(s Slot) string {
-			h := s.RootHash
-			return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:32]
-		}
+		guid := func(h string) string { return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:32] }
+		a, b := l.Slots[0].RootHash, l.Slots[1].RootHash
 		want := fmt.Sprintf(`%d MiB, sectors of %d, 91d69a18-0e01-8bf9-b811-721fe1177485, recovered false 
 1 slipway-esp c12a7328-f81f-11d2-ba4b-00a0c93ec93b ESP-GUID 0 at 1 MiB: %d MiB
 2 slipway-root-a 4f68bce3-e8cd-4db1-96e7-fbcaf984b709 %s 9000000000000000 at %d MiB: 4 MiB
-3 slipway-root-b 4f68bce3-e8cd-4db1-96e7-fbcaf984b709 %s 9000000000000000 at %d MiB: 4 MiB
-4 slipway-state 0fc63daf-8483-4772-8e79-3d69d8477de4 STATE-GUID 0 at %d MiB: 2 MiB
+3 slipway-verity-a 2c7357ed-ebd2-46d9-aec1-23d437ec2bf5 %s 9000000000000000 at %d MiB: 1 MiB
+4 slipway-root-b 4f68bce3-e8cd-4db1-96e7-fbcaf984b709 %s 9000000000000000 at %d MiB: 4 MiB
+5 slipway-verity-b 2c7357ed-ebd2-46d9-aec1-23d437ec2bf5 %s 9000000000000000 at %d MiB: 1 MiB
+6 slipway-config 6a5f1c2e-3d0b-4f5e-9a64-736c69707779 CONFIG-GUID 8000000000000000 at %d MiB: 8 MiB
+7 slipway-state 0fc63daf-8483-4772-8e79-3d69d8477de4 STATE-GUID 0 at %d MiB: 2 MiB
 EFI/BOOT/BOOTX64.EFI 100001
 EFI/Linux/slipway-worker-0.1.0-amd64+3.efi 3146505
 EFI/Linux/slipway-worker-0.2.0-rc.1-amd64+3.efi 3146505
 loader/loader.conf 38
-`, esp+12, l.SectorSize, esp, hash(l.Slots[0]), esp+1, hash(l.Slots[1]), esp+5, esp+9)
-		got := strings.NewReplacer(d.Partitions[0].GUID, "ESP-GUID", d.Partitions[3].GUID, "STATE-GUID").Replace(describe(d))
+`, esp+22, l.SectorSize, esp, guid(a), esp+1, guid(a[32:]), esp+5, guid(b), esp+6, guid(b[32:]), esp+10, esp+11, esp+19)
+		names := []string{d.Partitions[0].GUID, "ESP-GUID", d.Partitions[5].GUID, "CONFIG-GUID", d.Partitions[6].GUID, "STATE-GUID"}
+		got := strings.NewReplacer(names...).Replace(describe(d))
 		if got != want {
 			t.Errorf("got\n%swant\n%s", got, want)
 		}
@@ -179,13 +181,16 @@ func sorted(text string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-func TestVeritysetupTakesTheRootPartitions(t *testing.T) {
+func TestVeritysetupTakesTheSlots(t *testing.T) {
 	each(t, func(t *testing.T, l Layout) {
 		image := written(t, l)
-		for i, label := range []string{bootspec.LabelRootA, bootspec.LabelRootB} {
-			root := cut(t, image, label)
-			if out, err := tool(t, "veritysetup", "verify", root, root, l.Slots[i].RootHash, fmt.Sprintf("--hash-offset=%d", rootData)); err != nil {
-				t.Errorf("%s: %v: %s", label, err, out)
+		for i, slot := range [][2]string{{bootspec.LabelRootA, bootspec.LabelVerityA}, {bootspec.LabelRootB, bootspec.LabelVerityB}} {
+			root, tree := cut(t, image, slot[0]), cut(t, image, slot[1])
+			if out, err := tool(t, "veritysetup", "verify", root, tree, l.Slots[i].RootHash); err != nil {
+				t.Errorf("%s: %v: %s", slot, err, out)
+			}
+			if out, err := tool(t, "veritysetup", "verify", root, tree, l.Slots[1-i].RootHash); err == nil {
+				t.Errorf("%s passes for the other slot's root hash: %s", slot, out)
 			}
 		}
 	})
@@ -232,7 +237,7 @@ func TestSeedMakesOtherIdentities(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range a.Partitions {
-		if same := a.Partitions[i].GUID == b.Partitions[i].GUID; same != (i == 1) { // root A: the root hash's
+		if same := a.Partitions[i].GUID == b.Partitions[i].GUID; same != (i == 1 || i == 2) { // slot A: the root hash's
 			t.Errorf("partition %s: same GUID %v", a.Partitions[i].Label, same)
 		}
 	}
@@ -287,9 +292,10 @@ func TestImageIsSparse(t *testing.T) {
 
 func TestSlotsHaveRoomToGrow(t *testing.T) {
 	for want, spoil := range map[string]func(*Layout){
-		"slipway-root-a: 1249280 bytes would fill it to 120 %, and at most 80 % are allowed: make it 2 MiB": func(l *Layout) { l.Sizes.Root = mib },
-		"slipway-root-b":                     func(l *Layout) { l.Slots[1].Root.Size = 4 * mib },
-		"slipway-esp with two kernel images": func(l *Layout) { l.Slots[0].UKI.Size = 17 * mib },
+		"slipway-root-a: 1228800 bytes would fill it to 118 %, and at most 80 % are allowed: make it 2 MiB": func(l *Layout) { l.Sizes.Root = mib },
+		"slipway-root-b": func(l *Layout) { l.Slots[1].Data, l.Slots[1].Root.Size = 4*mib, 4*mib+4096 },
+		"slipway-verity-b: 1048576 bytes would fill it to 100 %": func(l *Layout) { l.Slots[1].Root.Size = rootData + mib },
+		"slipway-esp with 2 kernel images":                       func(l *Layout) { l.Slots[0].UKI.Size = 17 * mib },
 	} {
 		l := small(t, 512)
 		spoil(&l)
@@ -299,7 +305,8 @@ func TestSlotsHaveRoomToGrow(t *testing.T) {
 		}
 	}
 	l := small(t, 512)
-	l.Slots[0].Root, l.Slots[1].Root = exactly(3355443/4096*4096), exactly(4096)
+	l.Slots[0].Data, l.Slots[0].Root = 3355443/4096*4096, exactly(3355443/4096*4096+838860/4096*4096)
+	l.Slots[1].Data, l.Slots[1].Root = 4096, exactly(8192)
 	if err := Write(filepath.Join(t.TempDir(), "x.raw"), l); err != nil {
 		t.Errorf("a slot that is as full as it may be: %v", err)
 	}
@@ -319,6 +326,9 @@ func TestFaultsNameTheirCause(t *testing.T) {
 		"that is no image name":           func(l *Layout) { l.Slots[0].Image = "../x" },
 		"is not a SHA-256 value":          func(l *Layout) { l.Slots[0].RootHash = "00" },
 		"not whole blocks":                func(l *Layout) { l.Slots[0].Root.Size++ },
+		"its verity tree at byte 0":       func(l *Layout) { l.Slots[0].Data = 0 },
+		"its verity tree at byte 1249280": func(l *Layout) { l.Slots[0].Data = l.Slots[0].Root.Size },
+		"2 images do not go into 1 slots": func(l *Layout) { l.OneSlot = true },
 		"has 0 bytes":                     func(l *Layout) { l.Slots[0].UKI.Size = 0 },
 		"not a multiple of 1048576":       func(l *Layout) { l.Sizes.State = 1000 },
 		"make it 34 MiB":                  func(l *Layout) { l.Sizes.ESP = 20 * mib },

@@ -40,20 +40,29 @@ func (l Layout) bootFiles() []bootFile {
 }
 
 // writeESP makes the ESP's file system and all its files.
-func writeESP(f File, l Layout, p partition) error {
+func writeESP(f medium, l Layout, p partition) error {
 	size, err := fatSize(p.size, int64(l.SectorSize))
 	if err != nil {
 		return err
 	}
-	store := &storage{File: f}
+	if f.dense {
+		// Allocation tables have two entries of four bytes for each cluster, of 512 bytes at least: 1/64 of the partition.
+		// The rest is for the boot sectors before and the first directories behind them.
+		if err := f.zero(p.start, min(p.size, p.size/64+2*mib)); err != nil {
+			return err
+		}
+	}
+	store := &storage{medium: f}
 	fs, err := fat32.Create(store, size, p.start, int64(l.SectorSize), volumeLabel, true)
 	if err != nil {
 		return fmt.Errorf("cannot make file system: %w", err)
 	}
-	for _, file := range l.bootFiles() {
+	for _, file := range l.bootFiles() { // folders first: they are close to each other
 		if err := fs.Mkdir(path.Dir(file.path)); err != nil {
 			return fmt.Errorf("cannot make folder of %s: %w", file.path, err)
 		}
+	}
+	for _, file := range l.bootFiles() {
 		if err := writeFile(fs, store, p.start, file); err != nil {
 			return fmt.Errorf("cannot write %s: %w", file.path, err)
 		}
@@ -97,7 +106,7 @@ func writeFile(fs *fat32.FileSystem, store *storage, start int64, file bootFile)
 	if left != 0 {
 		return fmt.Errorf("%d bytes have no clusters", left)
 	}
-	return file.content.copyTo(newSparse(store.File, spans...))
+	return file.content.copyTo(newSparse(store.medium, spans...))
 }
 
 // fatSize is how much of a partition its file system takes. go-diskfs makes, for some sizes, an allocation table that is

@@ -250,3 +250,27 @@ func clean(name string) string {
 		return r
 	}, strings.ToValidUTF8(name, "?"))
 }
+
+// content is a file's bytes: the runs of its clusters, of which there are as many as its size needs.
+func (f *fat) content(r record) (io.Reader, error) {
+	var runs []io.Reader
+	var at, size int64 // the run that is being collected
+	cluster := r.cluster()
+	for left := r.size(); left > 0; left -= f.cluster {
+		offset, err := f.offset(cluster)
+		if err != nil {
+			return nil, err
+		}
+		if size > 0 && offset != at+size {
+			runs, size = append(runs, io.NewSectionReader(f.r, at, size)), 0
+		}
+		if size == 0 {
+			at = offset
+		}
+		size += min(f.cluster, left)
+		if cluster, err = f.next(cluster); err != nil {
+			return nil, err
+		}
+	}
+	return io.MultiReader(append(runs, io.NewSectionReader(f.r, at, size))...), nil
+}

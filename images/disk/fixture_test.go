@@ -38,7 +38,7 @@ func slot(t testing.TB, version string) Slot {
 	}
 	return Slot{
 		Image: "slipway-worker-" + version + "-amd64", RootHash: fmt.Sprintf("%x", tree.RootHash),
-		UKI: content(noise("uki "+version, 3<<20+777)), Root: content(append(data, tree.Bytes...)),
+		UKI: content(noise("uki "+version, 3<<20+777)), Root: content(append(data, tree.Bytes...)), Data: rootData,
 	}
 }
 
@@ -48,7 +48,7 @@ const rootData = 300 * verity.BlockSize
 // small is a layout with both slots filled, as small as its sectors allow.
 func small(t testing.TB, sector int) Layout {
 	l := Layout{
-		Arch: "amd64", SectorSize: sector, Sizes: Sizes{ESP: 40 * mib, Root: 4 * mib, State: 2 * mib}, Loader: noise("loader", 100_001),
+		Arch: "amd64", SectorSize: sector, Sizes: Sizes{ESP: 40 * mib, Root: 4 * mib, Verity: mib, State: 2 * mib}, Loader: noise("loader", 100_001),
 		Slots: []Slot{slot(t, "0.1.0"), slot(t, "0.2.0-rc.1")}, Epoch: 1700000000, Seed: "a plan's digest",
 	}
 	if sector == 4096 {
@@ -102,7 +102,7 @@ func cut(t testing.TB, image, label string) string {
 		t.Fatal(err)
 	}
 	defer to.Close()
-	s := newSparse(to, span{0, p.Size})
+	s := newSparse(medium{to, false}, span{0, p.Size})
 	if _, err := io.Copy(s, io.NewSectionReader(from, p.Start, p.Size)); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,9 @@ package disk
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -58,14 +60,16 @@ func Inspect(path string) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot inspect disk %s: %w", path, err)
 	}
-	d, err := inspect(f, size)
+	d, err := Read(f, size)
 	if err != nil {
 		return nil, fmt.Errorf("cannot inspect disk %s: %w", path, err)
 	}
 	return d, nil
 }
 
-func inspect(r io.ReaderAt, size int64) (*Disk, error) {
+// Read is Inspect of a device that is open, of size bytes; the table may have sectors of 512 or 4096 bytes, whatever the
+// device has: a CD-ROM shows a table of 512 too.
+func Read(r io.ReaderAt, size int64) (*Disk, error) {
 	h, list, recovered, err := readTable(r, size)
 	if err != nil {
 		return nil, err
@@ -95,4 +99,67 @@ func bootFiles(r io.ReaderAt, p Partition) ([]BootFile, error) {
 		return nil
 	})
 	return files, err
+}
+
+// ByGUID finds a partition by its GUID, in lower case.
+func (d *Disk) ByGUID(guid string) (Partition, bool) {
+	for _, p := range d.Partitions {
+		if p.GUID == guid {
+			return p, true
+		}
+	}
+	return Partition{}, false
+}
+
+// Range is a part of a file, and of nothing but that part: a partition of an image or of a device.
+type Range struct {
+	of          image
+	start, size int64
+}
+
+// Of is the partition's bytes in the image or device it was read from.
+func (p Partition) Of(f interface {
+	io.ReaderAt
+	io.WriterAt
+}) Range {
+	return Range{f, p.Start, p.Size}
+}
+
+// ReadAt reads up to the end of the part (io.ReaderAt).
+func (r Range) ReadAt(p []byte, at int64) (int, error) {
+	return io.NewSectionReader(r.of, r.start, r.size).ReadAt(p, at)
+}
+
+// WriteAt writes within the part; what would lie beyond it is an error, and nothing is written.
+func (r Range) WriteAt(p []byte, at int64) (int, error) {
+	if at < 0 || at+int64(len(p)) > r.size {
+		return 0, fmt.Errorf("cannot write %d bytes at byte %d of a partition of %d", len(p), at, r.size)
+	}
+	return r.of.WriteAt(p, r.start+at)
+}
+
+// OpenBootFile reads a file of an ESP: the path has slashes and is compared as FAT does, without case. The bytes are those
+// of a medium that anybody may have written: check their digest.
+func OpenBootFile(r io.ReaderAt, esp Partition, path string) (content io.Reader, size int64, err error) {
+	v, err := openFAT(io.NewSectionReader(r, esp.Start, esp.Size), esp.Size)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot read %s of the ESP: %w", path, err)
+	}
+	var found *record
+	err = v.walk(func(r record) error {
+		if !r.is(attrDirectory) && !r.is(attrLabel) && strings.EqualFold(r.path, path) {
+			found = &r
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, 0, fmt.Errorf("cannot read %s of the ESP: %w", path, err)
+	case found == nil:
+		return nil, 0, fmt.Errorf("cannot read %s of the ESP: %w", path, fs.ErrNotExist)
+	}
+	if content, err = v.content(*found); err != nil {
+		return nil, 0, fmt.Errorf("cannot read %s of the ESP: %w", path, err)
+	}
+	return content, found.size(), nil
 }

@@ -63,7 +63,7 @@ func TestInspectOnALargerDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, err := Inspect(path)
-	if err != nil || d.Size != 300*mib || len(d.Partitions) != 4 || len(d.Files) != 4 {
+	if err != nil || d.Size != 300*mib || len(d.Partitions) != 7 || len(d.Files) != 4 {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
@@ -120,7 +120,7 @@ func TestInspectTellsOfADamagedESP(t *testing.T) {
 		"no cluster":           func(image []byte) { binary.LittleEndian.PutUint32(image[esp+44:], 1<<27) },
 	} {
 		d, err := Inspect(patched(t, small(t, 512), change))
-		if err != nil || len(d.Partitions) != 4 || !strings.Contains(d.Unreadable, want) {
+		if err != nil || len(d.Partitions) != 7 || !strings.Contains(d.Unreadable, want) {
 			t.Errorf("want %q, got %+v, %v", want, d, err)
 		}
 	}
@@ -158,7 +158,7 @@ func FuzzInspectTable(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if err := writeTables(memory{image}, l, p); err != nil {
+	if err := writeTables(medium{memory{image}, false}, l, p); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(image[512:604], image[1024:1024+128*4], false)
@@ -185,7 +185,7 @@ func FuzzInspectTable(f *testing.F) {
 			binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h[:n]))
 		}
 		at := int64(min(binary.LittleEndian.Uint64(h[72:]), size/512)) * sector
-		d, err := inspect(overlay{size, map[int64][]byte{at: entries, sector: h}}, size)
+		d, err := Read(overlay{size, map[int64][]byte{at: entries, sector: h}}, size)
 		if err != nil {
 			return
 		}

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,14 +19,16 @@ type Layout struct {
 	Loader     []byte // systemd-boot (systemd-bootx64.efi)
 	Slots      []Slot // of A, then of B; a slot that is not given is left empty
 	Epoch      int64  // time of all files on the ESP, in seconds since 1970; FAT knows 1980 to 2107 and even seconds
+	OneSlot    bool   // without slot B: media that are flashed anew, not upgraded
 	Seed       string // what the GUIDs and the FAT's volume id follow from; must not be empty
 }
 
 // Sizes are those of partitions, in bytes, multiples of 1 MiB. One that is zero is the default.
 type Sizes struct {
-	ESP   int64 // 512 MiB
-	Root  int64 // of each slot: 512 MiB
-	State int64 // in the image; it grows on the node: 64 MiB
+	ESP    int64 // 512 MiB
+	Root   int64 // of each slot, the squashfs: 512 MiB
+	Verity int64 // of each slot, the verity tree: 1/64 of Root, at least 8 MiB (a tree takes 1/127 of its data)
+	State  int64 // in the image; it grows on the node: 64 MiB
 }
 
 // Slot is what a slot holds.
@@ -34,6 +37,7 @@ type Slot struct {
 	RootHash string // dm-verity root hash, 64 hexadecimal digits
 	UKI      Content
 	Root     Content // squashfs and verity tree, whole blocks of 4096 bytes
+	Data     int64   // bytes of Root that are squashfs (bootspec.Root.Data); the verity tree is the rest
 }
 
 // Content is a known number of bytes.
@@ -66,8 +70,11 @@ const (
 type plan struct {
 	size       int64
 	guid       string
-	partitions []partition // ESP, root A, root B, state
+	partitions []partition // ESP, root A, verity A, root B, verity B, config, state; the ESP and the slots come first
 }
+
+// slot is the partitions of a slot: 0 is A.
+func (p plan) slot(i int) (root, tree *partition) { return &p.partitions[1+2*i], &p.partitions[2+2*i] }
 
 type partition struct {
 	label, kind, guid string
@@ -76,14 +83,8 @@ type partition struct {
 }
 
 func (s Sizes) orDefaults() Sizes {
-	for _, d := range []struct {
-		size  *int64
-		value int64
-	}{{&s.ESP, 512 * mib}, {&s.Root, 512 * mib}, {&s.State, 64 * mib}} {
-		if *d.size == 0 {
-			*d.size = d.value
-		}
-	}
+	s.ESP, s.Root, s.State = cmp.Or(s.ESP, 512*mib), cmp.Or(s.Root, 512*mib), cmp.Or(s.State, 64*mib)
+	s.Verity = cmp.Or(s.Verity, max(8*mib, (s.Root/64+alignment-1)/alignment*alignment))
 	return s
 }
 
@@ -96,14 +97,7 @@ func (l Layout) resolve() (plan, error) {
 	if err := errors.Join(s.check(l.SectorSize), l.checkRoom(s)); err != nil {
 		return plan{}, err
 	}
-	const kept = bootspec.PartitionReadOnly | bootspec.PartitionNoAuto
-	root := bootspec.PartitionTypeRoot(l.Arch)
-	p := plan{guid: l.guid("disk"), partitions: []partition{
-		{label: bootspec.LabelESP, kind: bootspec.PartitionTypeESP, size: s.ESP},
-		{label: bootspec.LabelRootA, kind: root, size: s.Root, attributes: kept},
-		{label: bootspec.LabelRootB, kind: root, size: s.Root, attributes: kept},
-		{label: bootspec.LabelState, kind: bootspec.PartitionTypeState, size: s.State},
-	}}
+	p := plan{guid: l.guid("disk"), partitions: l.partitions(s)}
 	at := int64(alignment)
 	for i := range p.partitions {
 		part := &p.partitions[i]
@@ -111,13 +105,34 @@ func (l Layout) resolve() (plan, error) {
 		at += part.size
 	}
 	for i, slot := range l.Slots {
-		p.partitions[1+i].guid, _ = bootspec.SlotGUID(slot.RootHash) // checked
+		root, tree := p.slot(i)
+		root.guid, _ = bootspec.SlotGUID(slot.RootHash) // checked
+		tree.guid, _ = bootspec.VerityGUID(slot.RootHash)
 	}
 	p.size = at + alignment // the backup table is at its end
 	if p.size > maxSize {
 		return plan{}, fmt.Errorf("a disk image of %d bytes is over the limit of %d", p.size, int64(maxSize))
 	}
 	return p, nil
+}
+
+// partitions are all of them in their order, not placed yet.
+func (l Layout) partitions(s Sizes) []partition {
+	const kept = bootspec.PartitionReadOnly | bootspec.PartitionNoAuto
+	slot := func(root, tree string) []partition {
+		return []partition{
+			{label: root, kind: bootspec.PartitionTypeRoot(l.Arch), size: s.Root, attributes: kept},
+			{label: tree, kind: bootspec.PartitionTypeVerity(l.Arch), size: s.Verity, attributes: kept},
+		}
+	}
+	list := append([]partition{{label: bootspec.LabelESP, kind: bootspec.PartitionTypeESP, size: s.ESP}},
+		slot(bootspec.LabelRootA, bootspec.LabelVerityA)...)
+	if !l.OneSlot {
+		list = append(list, slot(bootspec.LabelRootB, bootspec.LabelVerityB)...)
+	}
+	return append(list,
+		partition{label: bootspec.LabelConfig, kind: bootspec.PartitionTypeConfig, size: bootspec.ConfigPlaceSize, attributes: bootspec.PartitionNoAuto},
+		partition{label: bootspec.LabelState, kind: bootspec.PartitionTypeState, size: s.State})
 }
 
 func (l Layout) check() error {
@@ -128,8 +143,8 @@ func (l Layout) check() error {
 		return fmt.Errorf("architecture %q is not known (amd64, arm64)", l.Arch)
 	case len(l.Loader) == 0:
 		return errors.New("there is no boot loader to put on it")
-	case len(l.Slots) < 1 || len(l.Slots) > 2:
-		return fmt.Errorf("%d images do not go into two slots", len(l.Slots))
+	case len(l.Slots) < 1 || len(l.Slots) > l.slots():
+		return fmt.Errorf("%d images do not go into %d slots", len(l.Slots), l.slots())
 	case len(l.Slots) == 2 && (l.Slots[0].Image == l.Slots[1].Image || l.Slots[0].RootHash == l.Slots[1].RootHash):
 		return fmt.Errorf("image %s would be in both slots", l.Slots[0].Image)
 	case l.Seed == "":
@@ -143,6 +158,13 @@ func (l Layout) check() error {
 	return nil
 }
 
+func (l Layout) slots() int {
+	if l.OneSlot {
+		return 1
+	}
+	return 2
+}
+
 func (s Slot) check() error {
 	if _, _, ok := bootspec.ParseBootEntry(bootspec.BootEntry(s.Image, bootspec.BootTries)); !ok {
 		return errors.New("that is no image name (slipway-ROLE-VERSION-ARCH)")
@@ -152,6 +174,9 @@ func (s Slot) check() error {
 	}
 	if s.Root.Size <= 0 || s.Root.Size%bootspec.VerityBlockSize != 0 {
 		return fmt.Errorf("a root image of %d bytes is not whole blocks of %d", s.Root.Size, bootspec.VerityBlockSize)
+	}
+	if s.Data <= 0 || s.Data >= s.Root.Size || s.Data%bootspec.VerityBlockSize != 0 {
+		return fmt.Errorf("a root image of %d bytes cannot have its verity tree at byte %d", s.Root.Size, s.Data)
 	}
 	if s.UKI.Size <= 0 {
 		return fmt.Errorf("a unified kernel image has %d bytes", s.UKI.Size)
@@ -163,7 +188,7 @@ func (s Sizes) check(sector int) error {
 	for _, p := range []struct {
 		name string
 		size int64
-	}{{"ESP", s.ESP}, {"root", s.Root}, {"state", s.State}} {
+	}{{"ESP", s.ESP}, {"root", s.Root}, {"verity", s.Verity}, {"state", s.State}} {
 		if p.size < alignment || p.size%alignment != 0 || p.size > maxSize {
 			return fmt.Errorf("%s partition: %d bytes are not a multiple of %d up to %d", p.name, p.size, alignment, int64(maxSize))
 		}
@@ -172,16 +197,19 @@ func (s Sizes) check(sector int) error {
 	return err
 }
 
-// checkRoom wants every slot, and the ESP with two of the largest unified kernel image, to have room to grow.
+// checkRoom wants every partition of a slot, and the ESP with a unified kernel image for each slot, to have room to grow.
 func (l Layout) checkRoom(s Sizes) error {
 	var largest int64
 	for i, slot := range l.Slots {
-		if err := room([]string{bootspec.LabelRootA, bootspec.LabelRootB}[i], slot.Root.Size, s.Root); err != nil {
+		root := []string{bootspec.LabelRootA, bootspec.LabelRootB}[i]
+		tree := []string{bootspec.LabelVerityA, bootspec.LabelVerityB}[i]
+		if err := errors.Join(room(root, slot.Data, s.Root), room(tree, slot.Root.Size-slot.Data, s.Verity)); err != nil {
 			return err
 		}
 		largest = max(largest, slot.UKI.Size)
 	}
-	return room(bootspec.LabelESP+" with two kernel images", int64(len(l.Loader))+2*largest, s.ESP)
+	images := int64(l.slots())
+	return room(fmt.Sprintf("%s with %d kernel images", bootspec.LabelESP, images), int64(len(l.Loader))+images*largest, s.ESP)
 }
 
 func room(what string, used, size int64) error {

@@ -17,7 +17,7 @@ import (
 //   - the information sector says "not known": it gets the free clusters, and where to look for the next.
 //
 // The volume begins at byte start of the file.
-func settle(f File, start int64, v *fat, id [4]byte, epoch int64) error {
+func settle(f medium, start int64, v *fat, id [4]byte, epoch int64) error {
 	if err := v.walk(func(r record) error { return settleRecord(f, start, v, r, epoch) }); err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func settle(f File, start int64, v *fat, id [4]byte, epoch int64) error {
 	return nil
 }
 
-func settleRecord(f File, start int64, v *fat, r record, epoch int64) error {
+func settleRecord(f medium, start int64, v *fat, r record, epoch int64) error {
 	date, clock := stamp(epoch)
 	r.raw[13] = 0                                    // hundredths
 	binary.LittleEndian.PutUint16(r.raw[14:], clock) // made

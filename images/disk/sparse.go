@@ -9,9 +9,10 @@ import (
 // span is a run of bytes of a file.
 type span struct{ start, size int64 }
 
-// sparse writes a stream of known length into spans of a file, one after the other, and leaves out blocks of zeros.
+// sparse writes a stream of known length into spans of a file, one after the other, and leaves out blocks of zeros, unless the
+// medium is dense.
 type sparse struct {
-	to    io.WriterAt
+	to    medium
 	spans []span
 	buf   []byte // what was taken and not written yet
 	size  int64  // bytes that are wanted still
@@ -22,7 +23,7 @@ const (
 	bufSize  = 1 << 20
 )
 
-func newSparse(to io.WriterAt, spans ...span) *sparse {
+func newSparse(to medium, spans ...span) *sparse {
 	s := &sparse{to: to, spans: spans, buf: make([]byte, 0, bufSize)}
 	for _, p := range spans {
 		s.size += p.size
@@ -59,7 +60,11 @@ func (s *sparse) flush() error {
 	for data := s.buf; len(data) > 0; {
 		p := &s.spans[0]
 		n := min(int64(len(data)), p.size)
-		if err := writeSparse(s.to, data[:n], p.start); err != nil {
+		if s.to.dense {
+			if _, err := s.to.WriteAt(data[:n], p.start); err != nil {
+				return err
+			}
+		} else if err := writeSparse(s.to, data[:n], p.start); err != nil {
 			return err
 		}
 		data = data[n:]

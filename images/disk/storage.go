@@ -3,15 +3,41 @@ package disk
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 
 	"github.com/diskfs/go-diskfs/backend"
 )
 
-// storage is a File as go-diskfs wants it. It has no Sync: the library would flush the device after each table.
+// medium is what is written: an empty file, where what is not written reads as zeros, or (dense) a device with anything
+// on it.
+type medium struct {
+	image
+	dense bool
+}
+
+type image interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
+// zero writes zeros over a range.
+func (m medium) zero(at, size int64) error {
+	zeros := make([]byte, min(size, bufSize))
+	for size > 0 {
+		n := min(size, int64(len(zeros)))
+		if _, err := m.WriteAt(zeros[:n], at); err != nil {
+			return err
+		}
+		at, size = at+n, size-n
+	}
+	return nil
+}
+
+// storage is a medium as go-diskfs wants it. It has no Sync: the library would flush the device after each table.
 type storage struct {
-	File
+	medium
 	// reserving drops writes of nothing but zeros. go-diskfs gives a file clusters only by writing it, cluster by
 	// cluster; so zeros are written to where nothing has been yet, and the content goes there straight afterwards.
 	reserving bool
@@ -23,7 +49,7 @@ func (s *storage) WriteAt(p []byte, at int64) (int, error) {
 	if s.reserving && allZero(p) {
 		return len(p), nil
 	}
-	return s.File.WriteAt(p, at)
+	return s.medium.WriteAt(p, at)
 }
 
 func allZero(p []byte) bool {
