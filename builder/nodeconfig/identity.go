@@ -39,6 +39,8 @@ func (w *writer) document(server string) {
 		Server:     server,
 		APIServer:  "https://" + w.cluster.APIServer(w.node),
 		Network:    Network(w.cluster, w.node),
+		Storage:    w.cluster.NodeStorage(w.node),
+		Install:    w.cluster.NodeInstall(w.node),
 	}, "", "  ")
 	w.keep(err)
 	w.add(bootspec.NodeDocument, 0o644, append(data, '\n'))

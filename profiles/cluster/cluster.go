@@ -54,7 +54,10 @@ type Cluster struct {
 	// Ignition are files of the user's own Ignition configuration, merged into that of every node. Their paths are
 	// relative to the document and stay in its folder.
 	Ignition []string `yaml:"ignition"`
-	Nodes    []Node   `yaml:"nodes"`
+	// Storage and Install count for all nodes that have none of their own.
+	Storage *Storage `yaml:"storage"`
+	Install *Install `yaml:"install"`
+	Nodes   []Node   `yaml:"nodes"`
 
 	snippets map[string][]byte // content of Ignition files by path
 }
@@ -108,6 +111,8 @@ type Node struct {
 	Labels   map[string]string `yaml:"labels"`
 	Taints   []Taint           `yaml:"taints"`
 	Ignition []string          `yaml:"ignition"` // like Cluster.Ignition, for this node, merged after it
+	Storage  *Storage          `yaml:"storage"`  // instead of Cluster.Storage
+	Install  *Install          `yaml:"install"`  // instead of Cluster.Install
 }
 
 // Match tells a machine from others.

@@ -107,7 +107,7 @@ var faults = []fault{
 		`lab.yaml:26:5: nodes[1].role: is missing (one of: control-plane, worker)` + "\n" +
 			`lab.yaml:27:5: nodes[1].rolle: unknown field (did you mean role?)`},
 	{"unknown field at the top", "metadata:", "version: 3\nmetadata:",
-		`lab.yaml:4:1: version: unknown field (known fields: apiVersion, dns, ignition, image, kind, kubernetes, metadata, networks, nodes, ntp, provisioning)`},
+		`lab.yaml:4:1: version: unknown field (known fields: apiVersion, dns, ignition, image, install, kind, kubernetes, metadata, networks, nodes, ntp, provisioning, storage)`},
 	{"duplicate key", "    role: worker", "    role: worker\n    role: worker",
 		`lab.yaml:28:5: nodes[1].role: is set twice, first in line 27 (remove one of them)`},
 	{"VLAN range", "container: {cidr: 172.16.1.0/24}", "container: {cidr: 172.16.1.0/24, vlan: 4095}",
@@ -171,10 +171,48 @@ var faults = []fault{
 		`lab.yaml:2:1: kind: is missing (write kind: Cluster)`},
 	{"Ignition without a folder", "kubernetes:", "ignition: [a.ign]\nkubernetes:",
 		`lab.yaml:6:12: ignition[0]: "a.ign" can't be read: the document has no folder (keep the cluster document in a file)`},
+	{"install without a disk", "    role: worker", "    install: {}\n    role: worker",
+		`lab.yaml:27:14: nodes[1].install.disk: is missing (write what chooses it, like disk: {serial: S3Z8NB0K} or disk: {smallest: true})`},
+	{"install with an empty disk", "    role: worker", "    install: {disk: {}}\n    role: worker",
+		`lab.yaml:27:21: nodes[1].install.disk: chooses no disk (write what chooses it, like disk: {serial: S3Z8NB0K} or disk: {smallest: true})`},
+	{"size without a unit", "    role: worker", "    install: {disk: {minSize: 20000}}\n    role: worker",
+		`lab.yaml:27:31: nodes[1].install.disk.minSize: "20000" is not a size (write it like 20GiB; units are MiB, GiB, TiB, MB, GB, TB)`},
+	{"sizes crossed", "    role: worker", "    install: {disk: {minSize: 20GiB, maxSize: 20GB}}\n    role: worker",
+		`lab.yaml:27:47: nodes[1].install.disk.maxSize: no disk is at least 20GiB and at most 20GB (make maxSize the larger one)`},
+	{"one machine's disk for all", "kubernetes:", "install: {disk: {serial: S3Z8NB0K}, overwrite: 12ab34cd56ef}\nkubernetes:",
+		`lab.yaml:6:26: install.disk.serial: a serial number is one machine's disk, and this is for all nodes (write it in the node's own install or storage)` + "\n" +
+			`lab.yaml:6:48: install.overwrite: an id is of what is on one machine's disk, and this is for all nodes (write it in the node's own install or storage)`},
+	{"path of a link", "    role: worker", "    install: {disk: {path: /dev/disk/by-path/pci-0000:00:04.0}}\n    role: worker",
+		`lab.yaml:27:28: nodes[1].install.disk.path: "/dev/disk/by-path/pci-0000:00:04.0" is a link that udev makes, and there is no udev yet when disks are chosen (write pci-0000:00:04.0)`},
+	{"path by id", "    role: worker", "    install: {disk: {path: /dev/disk/by-id/wwn-0x5000c500a1b2c3d4}}\n    role: worker",
+		`lab.yaml:27:28: nodes[1].install.disk.path: "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4" is a link that udev makes, and there is no udev yet when disks are chosen (choose the disk by serial, wwn, or a path like /dev/sda)`},
+	{"no path", "    role: worker", "    install: {disk: {path: sd a}}\n    role: worker",
+		`lab.yaml:27:28: nodes[1].install.disk.path: "sd a" is no disk's path (write it like /dev/sda, or pci-0000:00:04.0)`},
+	{"serial", "    role: worker", "    install: {disk: {serial: \" S3Z8\"}}\n    role: worker",
+		`lab.yaml:27:30: nodes[1].install.disk.serial: " S3Z8" is no serial number (write it without white space at its ends, as the disk's label or lsblk -o SERIAL has it)`},
+	{"WWN", "    role: worker", "    install: {disk: {wwn: no wwn}}\n    role: worker",
+		`lab.yaml:27:27: nodes[1].install.disk.wwn: "no wwn" is no World Wide Name (write it like 0x5000c500a1b2c3d4 or eui.0025385b71b0e5a1, as lsblk -o WWN has it)`},
+	{"confirmation", "    role: worker", "    install: {disk: {path: /dev/sda}, overwrite: \"yes\"}\n    role: worker",
+		`lab.yaml:27:50: nodes[1].install.overwrite: "yes" is no id of a disk's content (write the one that the refused installation told, like 3f9a2c71d0b4)`},
+	{"skip and a disk", "    role: worker", "    install: {disk: {path: /dev/sda}, skip: true}\n    role: worker",
+		`lab.yaml:27:45: nodes[1].install.skip: the node has a disk to install to (remove one of them)`},
+	{"skip for all", "kubernetes:", "install: {skip: true}\nkubernetes:",
+		`lab.yaml:6:17: install.skip: says that no node is installed (remove install, or write skip on the node that is none of the others)`},
+	{"volumes", "    role: worker", "    storage:\n      data:\n        - {name: Logs, disk: {path: /dev/sdb}, size: 1500KiB, format: ntfs, mount: /var}\n        - {name: a, disk: {path: /dev/sdb}, mount: /srv/a}\n        - {name: a, disk: {path: /dev/sdb}, mount: /srv/a}\n        - {name: c, mount: /srv/../etc, size: 1MiB}\n    role: worker",
+		`lab.yaml:29:18: nodes[1].storage.data[0].name: "Logs" is not a volume's name (use 1 to 20 of a-z, 0-9 and -, not - at either end)` + "\n" +
+			`lab.yaml:29:54: nodes[1].storage.data[0].size: "1500KiB" is not a size (write it like 20GiB; units are MiB, GiB, TiB, MB, GB, TB)` + "\n" +
+			`lab.yaml:29:71: nodes[1].storage.data[0].format: unknown file system "ntfs" (one of: ext4)` + "\n" +
+			`lab.yaml:29:84: nodes[1].storage.data[0].mount: "/var" is not below /var, /srv, /opt or /home (write it like /var/lib/data)` + "\n" +
+			`lab.yaml:31:11: nodes[1].storage.data[2].size: is missing, and volume a takes the rest of this disk already (give one of them a size)` + "\n" +
+			`lab.yaml:31:18: nodes[1].storage.data[2].name: name a is also that of nodes[1].storage.data[1].name in line 30 (each needs its own)` + "\n" +
+			`lab.yaml:31:52: nodes[1].storage.data[2].mount: mount point /srv/a is also that of nodes[1].storage.data[1].mount in line 30 (each needs its own)` + "\n" +
+			`lab.yaml:32:11: nodes[1].storage.data[3].disk: is missing (write what chooses it, like disk: {serial: S3Z8NB0K} or disk: {smallest: true})` + "\n" +
+			`lab.yaml:32:28: nodes[1].storage.data[3].mount: "/srv/../etc" is not below /var, /srv, /opt or /home (write it like /var/lib/data)` + "\n" +
+			`lab.yaml:32:47: nodes[1].storage.data[3].size: 1MiB is too small for a file system (use 16MiB or more)`},
 	{"many at once", "role: worker\n    match: {mac: \"52:54:00:00:00:21\"}", "role: master\n    match: {mac: \"52:54:00:00:00\"}\n    colour: red",
 		`lab.yaml:27:11: nodes[1].role: unknown role "master" (one of: control-plane, worker)` + "\n" +
 			`lab.yaml:28:18: nodes[1].match.mac: "52:54:00:00:00" is not a MAC address (write six bytes like 52:54:00:00:00:11)` + "\n" +
-			`lab.yaml:29:5: nodes[1].colour: unknown field (known fields: ignition, labels, links, match, name, role, taints)`},
+			`lab.yaml:29:5: nodes[1].colour: unknown field (known fields: ignition, install, labels, links, match, name, role, storage, taints)`},
 }
 
 func TestFaults(t *testing.T) {

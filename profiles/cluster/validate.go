@@ -80,6 +80,8 @@ func (k *check) cluster(c *Cluster) {
 			k.fault(document.Index("ntp", i), "write it like 10.1.0.1 or ntp.example.com", "%q is neither an address nor a DNS name", s)
 		}
 	}
+	k.storage("storage", c.Storage, true)
+	k.install("install", c.Install, true)
 	k.nodes(c)
 	k.controlPlanes(c)
 }

@@ -81,6 +81,8 @@ func (k *check) nodes(c *Cluster) {
 		k.links(c, n, path, macs, addresses)
 		k.reach(c, n, path)
 		k.labels(n, path)
+		k.storage(path+".storage", n.Storage, false)
+		k.install(path+".install", n.Install, false)
 	}
 }
 
