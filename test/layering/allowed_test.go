@@ -3,6 +3,7 @@ package layering
 // allowed has what each package may import: packages of this module by their path, others by their module.
 var allowed = map[string][]string{
 	"agent/console":            {},
+	"agent/drives":             {"images/bootspec"},
 	"agent/firstboot":          {"agent/network", "agent/status", "agent/units", "images/bootspec", "github.com/coreos/go-systemd", "golang.org/x/sys"},
 	"agent/initramfs":          {"agent/console", "agent/modules", "agent/network", "agent/provision", "agent/status", "images/bootspec", "golang.org/x/sys"},
 	"agent/modules":            {"golang.org/x/sys"},
