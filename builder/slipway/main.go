@@ -2,7 +2,7 @@
 // a command parses its flags, builds values and hands them to the package that does the work.
 //
 // Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the lock is stale or missing; 4 the mirror no longer has
-// a locked file; 130 interrupted.
+// a locked file; 5 a device must not be written; 130 interrupted.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipway-os/slipway/builder/flash"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/images/document"
 )
@@ -26,6 +27,7 @@ const (
 	exitUsage       = 2
 	exitStale       = 3
 	exitMoved       = 4
+	exitRefused     = 5
 	exitInterrupted = 130
 )
 
@@ -64,7 +66,7 @@ func command(a *app) *cobra.Command {
 
 An image is baked once for each role and version and knows no cluster; a node becomes this node by its own small
 configuration. Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the lock is stale or missing;
-4 the mirror no longer has a locked file; 130 interrupted.`,
+4 the mirror no longer has a locked file; 5 a device must not be written; 130 interrupted.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noWords,
@@ -73,7 +75,7 @@ configuration. Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
 	root.PersistentFlags().StringVar(&a.cache, "cache", "", "folder for downloads and what was built (default: SLIPWAY_CACHE, else below the user's cache)")
 	root.AddCommand(
-		lockCommand(a), bakeCommand(a), inspectCommand(a), identityCommand(a), kubeconfigCommand(a),
+		lockCommand(a), bakeCommand(a), inspectCommand(a), flashCommand(a), identityCommand(a), kubeconfigCommand(a),
 		serveCommand(a), statusCommand(a), rackCommand(a), versionCommand(a), manCommand(),
 	)
 	return root
@@ -121,6 +123,8 @@ func exitCode(err error) int {
 		return exitStale
 	case errors.Is(err, plan.ErrMoved):
 		return exitMoved
+	case errors.Is(err, flash.ErrRefused), errors.Is(err, flash.ErrBusy):
+		return exitRefused
 	default:
 		return exitFailed
 	}
