@@ -20,6 +20,7 @@ import (
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/builder/sysroot"
+	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 // componentNames are all components of the plan, sorted: of the root image, of the initrd and of container images.
@@ -95,17 +96,19 @@ func (b *baker) openLayer(ctx context.Context, i int, p plan.Package) error {
 	return nil
 }
 
+// bootFolder is where packages have EFI programs.
+const bootFolder = "usr/lib/systemd/boot/efi/"
+
 // bootFiles are where the kernel, the EFI stub and the boot loader lie in their packages. They go into the UKI and onto
-// the ESP of disk images, not into the root image.
+// the ESP of disk images; only the boot loader is in the root image too.
 func (b *baker) bootFiles() map[string]*[]byte {
-	const folder = "usr/lib/systemd/boot/efi/"
 	arch := map[string]string{"amd64": "x64", "arm64": "aa64"}[b.Plan.Arch]
 	files := map[string]*[]byte{
-		"boot/vmlinuz-" + b.Plan.KernelRelease: &b.kernel,
-		folder + "linux" + arch + ".efi.stub":  &b.stub,
+		"boot/vmlinuz-" + b.Plan.KernelRelease:    &b.kernel,
+		bootFolder + "linux" + arch + ".efi.stub": &b.stub,
 	}
 	if len(b.wantedDisks()) > 0 {
-		files[folder+"systemd-boot"+arch+".efi"] = &b.loader
+		files[bootspec.Loader(b.Plan.Arch)] = &b.loader
 	}
 	return files
 }
@@ -125,7 +128,9 @@ func (b *baker) assembleRoot() error {
 					return fmt.Errorf("cannot read %s of %s: %w", e.Path, e.Origin, err)
 				}
 				*into = data
-				continue
+				if e.Path != bootspec.Loader(b.Plan.Arch) {
+					continue
+				}
 			}
 			if b.leftOut(e.Path) {
 				continue
@@ -150,7 +155,7 @@ func (b *baker) assembleRoot() error {
 
 // leftOut says whether a package's path is not for the root image.
 func (b *baker) leftOut(p string) bool {
-	if p == "usr/lib/systemd/boot" || strings.HasPrefix(p, "usr/lib/systemd/boot/") || b.Plan.Excludes(p) {
+	if b.Plan.Excludes(p) || strings.HasPrefix(p, bootFolder) && p != bootspec.Loader(b.Plan.Arch) {
 		return true
 	}
 	_, module, ok := strings.Cut(p, b.Plan.KernelRelease+"/kernel/")

@@ -100,6 +100,8 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 		return ""
 	case !d.Known:
 		return ": no boot file, not in the cluster document"
+	case policy.fromDisk(d.Machine):
+		return fromDisk(d, reply, policy)
 	}
 	arch := platform(request)
 	if arch == "" {

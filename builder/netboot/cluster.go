@@ -22,6 +22,7 @@ func FromCluster(c *cluster.Cluster) *Site {
 			Role:    n.Role,
 			MAC:     c.BootMAC(n).HardwareAddr(),
 			Address: c.BootAddress(n),
+			Install: c.NodeInstall(n) != nil,
 			UUID:    n.Match.UUID,
 			Serial:  n.Match.Serial,
 		})

@@ -3,6 +3,7 @@ package netboot
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -26,7 +27,9 @@ type Policy struct {
 	Image func(role, arch string) string
 	// Lease proposes an address of the pool for a machine outside the document; an invalid address: the pool is empty.
 	Lease func(mac string, wish netip.Addr) netip.Addr
-	MTU   int // of the interface, in bytes; 0: 1500
+	// BootFrom says what a machine of the document boots; nil: always from the network.
+	BootFrom func(mac net.HardwareAddr) BootFrom
+	MTU      int // of the interface, in bytes; 0: 1500
 }
 
 // Decision is what is done with a packet.

@@ -37,6 +37,7 @@ func policyFor(t testing.TB, words string) Policy {
 		"worker arm64": "slipway-worker-0.1.0-arm64.efi",
 	}
 	var held []Lease
+	from := FromNetwork
 	for word := range strings.FieldsSeq(words) {
 		switch word {
 		case "unknown=offer":
@@ -52,6 +53,8 @@ func policyFor(t testing.TB, words string) Policy {
 			site.Pool = Pool{}
 		case "held":
 			held = append(held, Lease{MAC: "02:00:00:00:00:07", Address: netip.MustParseAddr("10.1.0.107"), Until: someTime().Add(time.Hour)})
+		case "disk":
+			from = FromDisk
 		case "images=none":
 			images = nil
 		default:
@@ -68,6 +71,12 @@ func policyFor(t testing.TB, words string) Policy {
 	return Policy{
 		Site: site, HTTPBase: "http://10.1.0.1:8080", Lease: l.propose, MTU: 1500,
 		Image: func(role, arch string) string { return images[role+" "+arch] },
+		BootFrom: func(mac net.HardwareAddr) BootFrom {
+			if mac[5] == 0x21 {
+				return from
+			}
+			return FromNetwork
+		},
 	}
 }
 

@@ -98,6 +98,9 @@ func (h *handler) serveConfig(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/vnd.coreos.ignition+json")
 	w.Header().Set("Cache-Control", "no-store")
+	if h.states.bootFrom(m.MAC) == FromInstall {
+		w.Header().Set(bootspec.HeaderInstall, bootspec.InstallAgain)
+	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(config)))
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := w.Write(config); err != nil || r.Method == http.MethodHead {

@@ -41,7 +41,8 @@ type Server struct {
 	states    *states
 	leases    *leases
 	sockets   *sockets
-	store     *store // nil: states are in memory only
+	store     *store       // nil: states are in memory only
+	control   net.Listener // nil without a store
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -77,6 +78,9 @@ func (s *Server) open() (err error) {
 		if s.store, err = openStore(c.StateDir); err != nil {
 			return err
 		}
+		if s.control, err = listenControl(s.store); err != nil {
+			return err
+		}
 	}
 	if s.states, err = openStates(s.store, c.Site, c.Now, c.Log, c.Changed); err != nil {
 		return err
@@ -92,6 +96,9 @@ func (s *Server) open() (err error) {
 func (s *Server) Close() {
 	s.sockets.close()
 	s.artifacts.close()
+	if s.control != nil {
+		s.control.Close()
+	}
 	s.store.close()
 }
 
@@ -120,7 +127,7 @@ func (s *Server) serve(ctx context.Context) error {
 	site, log, link := s.config.Site, s.config.Log, s.sockets.link
 	image := func(role, arch string) string { return s.artifacts.uki[imageKey{role, arch}] }
 	d := &dhcp{
-		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, Lease: s.leases.propose, MTU: link.MTU},
+		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
 		states: s.states, leases: s.leases, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
 	h := &handler{
@@ -131,6 +138,9 @@ func (s *Server) serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
 	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, h.routes(), log) })
+	if s.control != nil {
+		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, log), log) })
+	}
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
 	log.Info("serving", "cluster", site.Cluster, "interface", link.Name, "address", site.Server, "http", s.Base())
 	return group.Wait()

@@ -38,6 +38,7 @@ type Machine struct {
 	Role    string
 	MAC     net.HardwareAddr
 	Address netip.Addr // reserved for it in the provisioning subnet
+	Install bool       // it installs itself to disk
 	// UUID and Serial are what the machine's SMBIOS must say before it gets its configuration; empty: whatever it says.
 	UUID, Serial string
 }

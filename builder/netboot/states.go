@@ -56,6 +56,9 @@ func (s *states) take(earlier []NodeStatus, site *Site) {
 			continue
 		}
 		m, known := site.machine(mac)
+		if n.Name != m.Name {
+			n.BootFrom = FromNetwork // what it has on its disk is another node
+		}
 		if known || site.ListUnknown {
 			n.MAC, n.Name, n.Role = mac.String(), m.Name, m.Role
 			s.byMAC[n.MAC] = &n
@@ -107,7 +110,8 @@ func (s *states) seen(mac, address, answer string) bool {
 	}
 	other := n.Last != answer
 	n.Last = answer
-	s.touch(n)
+	n.LastSeen = s.now()
+	s.noteLater(n)
 	return other
 }
 
@@ -143,15 +147,20 @@ func (s *states) change(mac string, edit func(*NodeStatus)) {
 	defer s.mu.Unlock()
 	n := s.node(mac)
 	edit(n)
-	s.touch(n)
+	n.LastSeen = s.now()
+	s.note(n)
+}
+
+// note has a changed status written soon; the lock is held.
+func (s *states) note(n *NodeStatus) {
+	s.noteLater(n)
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (s *states) touch(n *NodeStatus) {
-	n.LastSeen = s.now()
+func (s *states) noteLater(n *NodeStatus) {
 	s.changes++
 	if s.changed != nil {
 		s.changed(n.clone())

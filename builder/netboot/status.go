@@ -28,7 +28,8 @@ type NodeStatus struct {
 	Address  string    `json:"address,omitempty"`
 	State    string    `json:"state"` // "unseen", "seen" or the last event of the last boot
 	LastSeen time.Time `json:"lastSeen,omitzero"`
-	Last     string    `json:"last,omitempty"`  // the last answer the server gave it, in words
+	Last     string    `json:"last,omitempty"` // the last answer the server gave it, in words
+	BootFrom BootFrom  `json:"bootFrom,omitempty"`
 	Boots    []Boot    `json:"boots,omitempty"` // the newest last
 }
 
@@ -118,6 +119,9 @@ func (n *NodeStatus) report(r bootspec.Report, now time.Time) {
 				b.Events[i].Time = start.Add(e.Uptime.Duration())
 			}
 		}
+	}
+	if _, told := b.Find(bootspec.EventInstalled); r.Event == bootspec.EventInstalled && !told {
+		n.BootFrom = FromDisk
 	}
 	n.add(b, EventRecord{
 		Event: r.Event, Time: b.Start.Add(r.Uptime.Duration()), Uptime: r.Uptime, Detail: r.Detail, Unit: r.Unit, Log: r.Log,

@@ -48,14 +48,20 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	return c
 }
 
+// stateFolder is where a document's boot server keeps states.
+func stateFolder(flag string, d *clusterDocument) string {
+	if flag == "" {
+		return filepath.Join("/var/lib/slipway", d.Metadata.Name)
+	}
+	return flag
+}
+
 func serve(ctx context.Context, a *app, flags serveFlags, d *clusterDocument) error {
 	id, err := loadIdentity(&flags.clusterFlags, d)
 	if err != nil {
 		return err
 	}
-	if flags.state == "" {
-		flags.state = filepath.Join("/var/lib/slipway", d.Metadata.Name)
-	}
+	flags.state = stateFolder(flags.state, d)
 	level := slog.LevelInfo
 	if flags.verbose {
 		level = slog.LevelDebug

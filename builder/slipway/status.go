@@ -79,7 +79,7 @@ func printStatus(ctx context.Context, a *app, server string) error {
 // writeStatus prints a line for each machine.
 func writeStatus(w io.Writer, nodes []netboot.NodeStatus, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NODE\tROLE\tMAC\tADDRESS\tSTATE\tLAST SEEN\tWHAT")
+	fmt.Fprintln(table, "NODE\tROLE\tMAC\tADDRESS\tBOOTS FROM\tSTATE\tLAST SEEN\tWHAT")
 	for _, n := range nodes {
 		name, seen := n.Name, "never"
 		if name == "" {
@@ -88,9 +88,17 @@ func writeStatus(w io.Writer, nodes []netboot.NodeStatus, now time.Time) error {
 		if !n.LastSeen.IsZero() {
 			seen = now.Sub(n.LastSeen).Round(time.Second).String() + " ago"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, dash(n.Role), n.MAC, dash(n.Address), n.State, seen, dash(what(n)))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, dash(n.Role), n.MAC, dash(n.Address), bootsFrom(n), n.State, seen, dash(what(n)))
 	}
 	return table.Flush()
+}
+
+// bootsFrom says what a machine gets when it boots from the network; nothing, where the document doesn't know it.
+func bootsFrom(n netboot.NodeStatus) string {
+	if n.Name == "" {
+		return "-"
+	}
+	return n.BootFrom.String()
 }
 
 // what is the newest thing known of a machine, in words.

@@ -65,6 +65,13 @@ const (
 	RouteHealth = "/healthz"
 )
 
+// HeaderInstall with the value InstallAgain, in the answer of RouteConfig, has a node install itself over its own earlier
+// installation.
+const (
+	HeaderInstall = "Slipway-Install"
+	InstallAgain  = "again"
+)
+
 // DHCP.
 const (
 	// VendorClass is the agent's option 60. The server answers it with the base URL of its HTTP server in option 67.

@@ -80,6 +80,14 @@ func RemovableLoader(arch string) string {
 	return map[string]string{"amd64": "EFI/BOOT/BOOTX64.EFI", "arm64": "EFI/BOOT/BOOTAA64.EFI"}[arch]
 }
 
+// Loader is where the root image has systemd-boot, as its package brings it, for nodes that install themselves to disk;
+// relative to the root, empty for an unknown architecture.
+func Loader(arch string) string {
+	return map[string]string{
+		"amd64": "usr/lib/systemd/boot/efi/systemd-bootx64.efi", "arm64": "usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
+	}[arch]
+}
+
 // BootTries is how often a new image is tried before the loader prefers the other one.
 const BootTries = 3
 
