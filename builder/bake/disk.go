@@ -3,6 +3,7 @@ package bake
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,10 +21,17 @@ const (
 	FormatNetboot = "netboot" // UKI, root image, kernel, initrd and command line: always made
 	FormatDisk    = "disk"    // disk image for devices with sectors of 512 bytes: USB sticks and nearly all disks
 	FormatDisk4K  = "disk-4k" // disk image for devices with sectors of 4096 bytes
+	// Disk images are also made packed (disk.zst, disk-4k.zst) and for QEMU (disk.qcow2, disk-4k.qcow2).
 )
 
 // Formats are all of them.
-func Formats() []string { return []string{FormatNetboot, FormatDisk, FormatDisk4K} }
+func Formats() []string {
+	list := []string{FormatNetboot}
+	for _, d := range diskFormats() {
+		list = append(list, d.name, d.name+manifest.FormZstd, d.name+manifest.FormQCOW2)
+	}
+	return list
+}
 
 // CheckFormats names the first that is none.
 func CheckFormats(names []string) error {
@@ -48,24 +56,63 @@ func diskFormats() []diskFormat {
 	}
 }
 
-func (b *baker) wantedDisks() []diskFormat {
-	return slices.DeleteFunc(diskFormats(), func(d diskFormat) bool { return !slices.Contains(b.Formats, d.name) })
+// forms are the forms in which an image is wanted; the image as it goes to the device is "".
+func (b *baker) forms(d diskFormat) []string {
+	var list []string
+	for _, form := range []string{"", manifest.FormZstd, manifest.FormQCOW2} {
+		if slices.Contains(b.Formats, d.name+form) {
+			list = append(list, form)
+		}
+	}
+	return list
 }
 
-// writeDisks writes the disk images that are wanted. Those of an earlier bake that are not wanted now go: they would lie
-// beside a manifest that speaks of another image.
+func (b *baker) wantedDisks() []diskFormat {
+	return slices.DeleteFunc(diskFormats(), func(d diskFormat) bool { return len(b.forms(d)) == 0 })
+}
+
+// file is the name of the file of an image's form.
+func (b *baker) diskFile(d diskFormat, form string) string {
+	if form == manifest.FormQCOW2 {
+		return b.base() + strings.TrimSuffix(d.ext, ".raw") + bootspec.ExtQCOW2
+	}
+	return b.base() + d.ext + form // extensions and forms are the same words
+}
+
+// writeDisks writes the disk images that are wanted. Those of an earlier bake go: they would lie beside a manifest that
+// speaks of another image.
 func (b *baker) writeDisks() error {
 	for _, d := range diskFormats() {
-		if !slices.Contains(b.Formats, d.name) {
-			b.out.obsolete = append(b.out.obsolete, b.base()+d.ext)
+		for _, form := range []string{"", manifest.FormBlockMap, manifest.FormZstd, manifest.FormQCOW2} {
+			b.out.obsolete = append(b.out.obsolete, b.diskFile(d, form))
 		}
 	}
 	for _, d := range b.wantedDisks() {
-		b.step("write " + d.name + " image")
-		layout := b.diskLayout(d.sector)
-		if err := b.out.image(d.kind, b.base()+d.ext, func(f *os.File) error { return disk.Encode(f, layout) }); err != nil {
+		if err := b.writeDisk(d); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// writeDisk writes an image in all its forms.
+func (b *baker) writeDisk(d diskFormat) error {
+	b.step("write " + d.name + " image")
+	layout := b.diskLayout(d.sector)
+	forms, name := b.forms(d), b.diskFile(d, "")
+	encode := func(f *os.File) error { return disk.Encode(f, layout) }
+	write := b.out.image
+	if forms[0] != "" {
+		write = b.out.scratch // only the others are wanted
+	}
+	if err := write(d.kind, name, encode); err != nil {
+		return err
+	}
+	if err := b.packDisk(d, name, forms); err != nil {
+		return err
+	}
+	if forms[0] != "" {
+		return b.out.drop(name)
 	}
 	return nil
 }
@@ -96,6 +143,21 @@ func (o *output) image(kind, name string, write func(*os.File) error) error {
 	}
 	o.artifacts = append(o.artifacts, manifest.Artifact{Name: name, Kind: kind, Size: known.Size, SHA256: known.SHA256})
 	return nil
+}
+
+// scratch is image for a file that others are made from, and that drop takes away.
+func (o *output) scratch(_, name string, write func(*os.File) error) error {
+	o.pending = append(o.pending, name)
+	f, err := o.open(hidden(name))
+	if err != nil {
+		return fmt.Errorf("cannot write %s in %s: %w", name, o.dir, err)
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+func (o *output) drop(name string) error {
+	o.pending = slices.DeleteFunc(o.pending, func(n string) bool { return n == name })
+	return o.root.Remove(hidden(name))
 }
 
 func (o *output) fillImage(name string, write func(*os.File) error) (file, error) {

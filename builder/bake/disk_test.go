@@ -112,8 +112,8 @@ func TestOldDiskImagesGo(t *testing.T) {
 
 func TestDiskFaultsNameTheirCause(t *testing.T) {
 	for want, spoil := range map[string]func(*kitchen){
-		`format "iso" is not known (netboot, disk, disk-4k)`:         func(k *kitchen) { k.formats = []string{"iso"} },
-		"no package brings usr/lib/systemd/boot/efi/systemd-bootx64": func(k *kitchen) { k.plan.Packages = k.plan.Packages[:len(k.plan.Packages)-1] },
+		`format "floppy" is not known (netboot, disk, disk.zst, disk.qcow2, disk-4k`: func(k *kitchen) { k.formats = []string{"floppy"} },
+		"no package brings usr/lib/systemd/boot/efi/systemd-bootx64":                 func(k *kitchen) { k.plan.Packages = k.plan.Packages[:len(k.plan.Packages)-1] },
 		"make it 34 MiB": func(k *kitchen) { k.disk.ESP = 20 << 20 },
 	} {
 		k := newDiskKitchen(t, FormatDisk)

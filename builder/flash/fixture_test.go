@@ -73,18 +73,23 @@ func partition(t testing.TB, path string, sector int) {
 
 func noise(size int64) []byte {
 	data := make([]byte, size)
-	rand.NewChaCha8([32]byte{byte(size)}).Read(data)
+	rand.NewChaCha8([32]byte{byte(size), byte(size >> 8), byte(size >> 16), byte(size >> 24)}).Read(data)
 	return data
 }
 
-// writeManifest writes a manifest that lists the image as it is now.
-func writeManifest(t testing.TB, path string) {
+// writeManifest writes a manifest that lists the image, and what else there is, as they are now.
+func writeManifest(t testing.TB, path string, more ...string) {
 	t.Helper()
-	size, sum := digest(t, path, 0)
+	var list []manifest.Artifact
+	for i, p := range append([]string{path}, more...) {
+		size, sum := digest(t, p, 0)
+		kind := []string{manifest.KindDisk, manifest.KindDisk + manifest.FormBlockMap, manifest.KindDisk + manifest.FormZstd}[i]
+		list = append(list, manifest.Artifact{Name: filepath.Base(p), Kind: kind, Size: size, SHA256: sum})
+	}
 	m := manifest.Manifest{
 		APIVersion: manifest.Version, Kind: manifest.Kind, Role: "worker", Version: "0.1.0", Arch: "amd64", Plan: strings.Repeat("a", 64),
 		Root:      manifest.Root{Hash: strings.Repeat("b", 64), Data: 4096},
-		Artifacts: []manifest.Artifact{{Name: filepath.Base(path), Kind: manifest.KindDisk, Size: size, SHA256: sum}},
+		Artifacts: list,
 	}
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), base+bootspec.ExtManifest), m.Encode(), 0o600); err != nil {
 		t.Fatal(err)

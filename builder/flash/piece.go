@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 )
 
 const (
@@ -23,7 +22,7 @@ type piece struct {
 	data     []byte // nil: zeros
 }
 
-// source yields an image's pieces, in order and without gaps from 0 on. They start at multiples of grain.
+// source yields an image's pieces, in order and without gaps from 0 on. They start at multiples of block.
 type source interface {
 	// next is the next piece; data is read into buf (chunkSize bytes) and is its memory. io.EOF comes after the last one,
 	// and only when everything that the source can verify is right.
@@ -75,12 +74,3 @@ func hashPiece(h hash.Hash, p piece) {
 
 // room is how many bytes a piece at an offset may have: pieces end where chunks end.
 func room(at, end int64) int64 { return min(end, (at/chunkSize+1)*chunkSize) - at }
-
-// fill reads into all of buf; an image that ends before is cut off.
-func fill(r io.Reader, buf []byte, at int64) error {
-	n, err := io.ReadFull(r, buf)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: it ends at byte %d", ErrDigest, at+int64(n))
-	}
-	return err
-}

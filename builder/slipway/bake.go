@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +38,8 @@ initrd, unified kernel image and manifest. It needs no root rights. DIR gets onl
 slipway-ROLE-VERSION-ARCH.EXT: .efi the unified kernel image, .root the root image, .json the manifest (written last).
 With --format disk there is a bootable disk image besides, .disk.raw, for USB sticks and disks with sectors of 512 bytes;
 with disk-4k one for sectors of 4096, .disk-4k.raw. Both are sparse: keep them so when you copy them (cp --sparse=always).
+A block map lies beside each, .bmap, for slipway flash and bmaptool. With disk.zst or disk-4k.zst the image is compressed,
+.disk.raw.zst; with disk.qcow2 or disk-4k.qcow2 it is one for QEMU, .disk.qcow2.
 Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -55,7 +58,7 @@ Two bakes of the same plan give the same bytes. With --plan the plans are printe
 	flags.register(c)
 	c.Flags().StringSliceVar(&flags.names, "role", nil, "roles to bake")
 	c.Flags().StringVar(&flags.out, "out", "", "folder of the artifacts")
-	c.Flags().StringSliceVar(&flags.formats, "format", []string{bake.FormatNetboot}, "what to make besides the netboot files: disk, disk-4k")
+	c.Flags().StringSliceVar(&flags.formats, "format", []string{bake.FormatNetboot}, "what to make besides the netboot files: disk, disk-4k, each also with .zst or .qcow2 after it")
 	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	a.outputFlag(c)
@@ -168,9 +171,9 @@ func printBaked(w io.Writer, dir string, m *manifest.Manifest) {
 	uki, _ := m.Artifact(manifest.KindUKI)
 	root, _ := m.Artifact(manifest.KindRoot)
 	fmt.Fprintf(w, "baked %s: unified kernel image %s, root image %s\n", base, bytesText(uki.Size), bytesText(root.Size))
-	for _, kind := range []string{manifest.KindDisk, manifest.KindDisk4K} {
-		if image, ok := m.Artifact(kind); ok {
-			fmt.Fprintf(w, "disk image %s: %s\n", filepath.Join(dir, image.Name), bytesText(image.Size))
+	for _, a := range m.Artifacts {
+		if slices.Contains(bake.Formats(), a.Kind) { // formats of disk images and kinds of artifacts are the same words
+			fmt.Fprintf(w, "disk image %s: %s\n", filepath.Join(dir, a.Name), bytesText(a.Size))
 		}
 	}
 }

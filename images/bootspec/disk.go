@@ -122,4 +122,8 @@ const (
 	ExtDisk   = ".disk.raw"
 	ExtDisk4K = ".disk-4k.raw"
 	ExtISO    = ".iso"
+	// What follows those of an image that is packed, and of its block map; ExtQCOW2 stands in place of .raw.
+	ExtZstd     = ".zst"
+	ExtBlockMap = ".bmap"
+	ExtQCOW2    = ".qcow2"
 )

@@ -24,6 +24,13 @@ const (
 	KindDisk4K  = "disk-4k" // and of 4096
 )
 
+// Forms of a disk image follow its kind: disk.zst.
+const (
+	FormZstd     = ".zst"   // compressed
+	FormBlockMap = ".bmap"  // no image, but which blocks of it hold data (bmap 2.0)
+	FormQCOW2    = ".qcow2" // for QEMU
+)
+
 // Encode is the manifest's canonical form.
 func (m *Manifest) Encode() []byte {
 	var b bytes.Buffer
