@@ -21,6 +21,7 @@ const (
 	FormatNetboot = "netboot" // UKI, root image, kernel, initrd and command line: always made
 	FormatDisk    = "disk"    // disk image for devices with sectors of 512 bytes: USB sticks and nearly all disks
 	FormatDisk4K  = "disk-4k" // disk image for devices with sectors of 4096 bytes
+	FormatISO     = "iso"     // disk image with one slot that boots from CD-ROM, which is virtual media, too
 	// Disk images are also made packed (disk.zst, disk-4k.zst) and for QEMU (disk.qcow2, disk-4k.qcow2).
 )
 
@@ -47,12 +48,14 @@ func CheckFormats(names []string) error {
 type diskFormat struct {
 	name, kind, ext string
 	sector          int
+	encode          func(*baker, *os.File, diskFormat) error
 }
 
 func diskFormats() []diskFormat {
 	return []diskFormat{
-		{FormatDisk, manifest.KindDisk, bootspec.ExtDisk, 512},
-		{FormatDisk4K, manifest.KindDisk4K, bootspec.ExtDisk4K, 4096},
+		{FormatDisk, manifest.KindDisk, bootspec.ExtDisk, 512, (*baker).encodeDisk},
+		{FormatDisk4K, manifest.KindDisk4K, bootspec.ExtDisk4K, 4096, (*baker).encodeDisk},
+		{FormatISO, manifest.KindISO, bootspec.ExtISO, 512, (*baker).encodeISO},
 	}
 }
 
@@ -98,9 +101,8 @@ func (b *baker) writeDisks() error {
 // writeDisk writes an image in all its forms.
 func (b *baker) writeDisk(d diskFormat) error {
 	b.step("write " + d.name + " image")
-	layout := b.diskLayout(d.sector)
 	forms, name := b.forms(d), b.diskFile(d, "")
-	encode := func(f *os.File) error { return disk.Encode(f, layout) }
+	encode := func(f *os.File) error { return d.encode(b, f, d) }
 	write := b.out.image
 	if forms[0] != "" {
 		write = b.out.scratch // only the others are wanted
@@ -116,12 +118,16 @@ func (b *baker) writeDisk(d diskFormat) error {
 	}
 	return nil
 }
+func (b *baker) encodeDisk(f *os.File, d diskFormat) error { return disk.Encode(f, b.diskLayout(d)) }
 
 // diskLayout has this image in slot A; B is for the next version.
-func (b *baker) diskLayout(sector int) disk.Layout {
+func (b *baker) diskLayout(d diskFormat) disk.Layout {
+	seed := fmt.Sprintf("%s %s %d", b.planDigest(), b.root.Hash, d.sector)
+	if d.name == FormatISO {
+		seed += " iso" // a stick and a CD-ROM in one machine are two disks
+	}
 	return disk.Layout{
-		Arch: b.Plan.Arch, SectorSize: sector, Sizes: b.Disk, Loader: b.loader, Epoch: b.Plan.Epoch,
-		Seed: fmt.Sprintf("%s %s %d", b.planDigest(), b.root.Hash, sector),
+		Arch: b.Plan.Arch, SectorSize: d.sector, Sizes: b.Disk, Loader: b.loader, Epoch: b.Plan.Epoch, Seed: seed,
 		Slots: []disk.Slot{{
 			Image: b.base(), RootHash: b.root.Hash,
 			UKI:  diskContent(b.ctx, rootfs.Inline(b.uki)),

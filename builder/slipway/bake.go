@@ -40,6 +40,8 @@ With --format disk there is a bootable disk image besides, .disk.raw, for USB st
 with disk-4k one for sectors of 4096, .disk-4k.raw. Both are sparse: keep them so when you copy them (cp --sparse=always).
 A block map lies beside each, .bmap, for slipway flash and bmaptool. With disk.zst or disk-4k.zst the image is compressed,
 .disk.raw.zst; with disk.qcow2 or disk-4k.qcow2 it is one for QEMU, .disk.qcow2.
+With --format iso there is a small disk image that boots from CD-ROM (virtual media) and from a stick alike, .iso. All of
+them boot with UEFI only; machines with legacy BIOS boot from the network.
 Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -58,7 +60,7 @@ Two bakes of the same plan give the same bytes. With --plan the plans are printe
 	flags.register(c)
 	c.Flags().StringSliceVar(&flags.names, "role", nil, "roles to bake")
 	c.Flags().StringVar(&flags.out, "out", "", "folder of the artifacts")
-	c.Flags().StringSliceVar(&flags.formats, "format", []string{bake.FormatNetboot}, "what to make besides the netboot files: disk, disk-4k, each also with .zst or .qcow2 after it")
+	c.Flags().StringSliceVar(&flags.formats, "format", []string{bake.FormatNetboot}, "what to make besides the netboot files: disk, disk-4k, iso, each also with .zst or .qcow2 after it")
 	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	a.outputFlag(c)
@@ -173,7 +175,7 @@ func printBaked(w io.Writer, dir string, m *manifest.Manifest) {
 	fmt.Fprintf(w, "baked %s: unified kernel image %s, root image %s\n", base, bytesText(uki.Size), bytesText(root.Size))
 	for _, a := range m.Artifacts {
 		if slices.Contains(bake.Formats(), a.Kind) { // formats of disk images and kinds of artifacts are the same words
-			fmt.Fprintf(w, "disk image %s: %s\n", filepath.Join(dir, a.Name), bytesText(a.Size))
+			fmt.Fprintf(w, "disk image %s: %s; it boots with UEFI only\n", filepath.Join(dir, a.Name), bytesText(a.Size))
 		}
 	}
 }

@@ -60,8 +60,6 @@ const (
 	mib = 1 << 20
 	// alignment of partitions: a multiple of the erase blocks and RAID stripes that matter.
 	alignment = 1 * mib
-	// fullest a slot may be, in percent.
-	fullest = 80
 	// maxSize of a disk image: what a protective MBR's 32 bits of 512-byte sectors describe.
 	maxSize = 2 << 40
 )
@@ -197,23 +195,32 @@ func (s Sizes) check(sector int) error {
 	return err
 }
 
+// fullest is how much of a partition may be in use, in percent: what is upgraded must have room for the next version.
+func (l Layout) fullest() int64 {
+	if l.OneSlot {
+		return 100
+	}
+	return 80
+}
+
 // checkRoom wants every partition of a slot, and the ESP with a unified kernel image for each slot, to have room to grow.
 func (l Layout) checkRoom(s Sizes) error {
 	var largest int64
 	for i, slot := range l.Slots {
 		root := []string{bootspec.LabelRootA, bootspec.LabelRootB}[i]
 		tree := []string{bootspec.LabelVerityA, bootspec.LabelVerityB}[i]
-		if err := errors.Join(room(root, slot.Data, s.Root), room(tree, slot.Root.Size-slot.Data, s.Verity)); err != nil {
+		if err := errors.Join(l.room(root, slot.Data, s.Root), l.room(tree, slot.Root.Size-slot.Data, s.Verity)); err != nil {
 			return err
 		}
 		largest = max(largest, slot.UKI.Size)
 	}
 	images := int64(l.slots())
-	return room(fmt.Sprintf("%s with %d kernel images", bootspec.LabelESP, images), int64(len(l.Loader))+images*largest, s.ESP)
+	return l.room(fmt.Sprintf("%s with %d kernel images", bootspec.LabelESP, images), int64(len(l.Loader))+images*largest, s.ESP)
 }
 
-func room(what string, used, size int64) error {
-	if used <= size/100*fullest {
+func (l Layout) room(what string, used, size int64) error {
+	fullest := l.fullest()
+	if used <= size/100*fullest || fullest == 100 && used <= size {
 		return nil
 	}
 	want := slices.Max([]int64{size + alignment, (used*100/fullest + alignment) / alignment * alignment})

@@ -22,6 +22,7 @@ const (
 	KindCmdline = "cmdline"
 	KindDisk    = "disk"    // disk image for devices with sectors of 512 bytes
 	KindDisk4K  = "disk-4k" // and of 4096
+	KindISO     = "iso"     // disk image that boots from CD-ROM too
 )
 
 // Forms of a disk image follow its kind: disk.zst.
