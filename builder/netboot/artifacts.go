@@ -1,6 +1,7 @@
 package netboot
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/mod/semver"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
@@ -135,6 +137,9 @@ func (a *artifacts) add(root *os.Root, m *manifest.Manifest) error {
 		return fmt.Errorf("the manifest of version %s names no UKI", m.Version)
 	}
 	a.uki[imageKey{m.Role, m.Arch}] = uki.Name
+	if err := a.addManifest(root, bootspec.ArtifactBase(m.Role, m.Version, m.Arch)+bootspec.ExtManifest); err != nil {
+		return err
+	}
 	for _, entry := range m.Artifacts {
 		if !boots(entry.Kind) {
 			continue
@@ -148,6 +153,23 @@ func (a *artifacts) add(root *os.Root, m *manifest.Manifest) error {
 		}
 		a.files[entry.Name] = &artifact{Artifact: entry, file: file}
 	}
+	return nil
+}
+
+// addManifest opens a manifest itself: a node that installs itself checks by it what it fetches. Its digest is that of the
+// file as it is.
+func (a *artifacts) addManifest(root *os.Root, name string) error {
+	file, err := root.Open(name)
+	if err != nil {
+		return fmt.Errorf("cannot open manifest: %w (bake the image again)", err)
+	}
+	h := sha256.New()
+	size, err := io.Copy(h, io.NewSectionReader(file, 0, manifest.MaxSize))
+	if err != nil {
+		file.Close()
+		return fmt.Errorf("cannot read manifest: %w", err)
+	}
+	a.files[name] = &artifact{Artifact: manifest.Artifact{Name: name, Size: size, SHA256: fmt.Sprintf("%x", h.Sum(nil))}, file: file}
 	return nil
 }
 

@@ -151,6 +151,10 @@ const tftpHeaders = 20 + 8 + 4
 
 func (s *Server) openTFTP(name string, _ netip.Addr) (tftp.File, error) {
 	file, artifact, err := s.artifacts.open(name)
+	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
+		file.Close()
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			s.config.Log.Error("tftp: cannot serve an artifact", "error", err)

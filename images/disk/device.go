@@ -28,6 +28,13 @@ func Need(l Layout) (int64, error) {
 // of it. Whatever was there is lost. First the tables and the beginnings of what was there go, the new tables come last,
 // and the device is synced between: what is half-written is no disk.
 func EncodeDevice(d Device, size int64, l Layout) error {
+	return EncodeDeviceReady(d, size, l, func(*Disk) error { return nil })
+}
+
+// EncodeDeviceReady is EncodeDevice for whoever has more to write or to check before there is a disk: ready is called when
+// all but the tables is durable, with the disk as the tables will tell it (without the files of the ESP). When it fails, no
+// tables are written.
+func EncodeDeviceReady(d Device, size int64, l Layout, ready func(*Disk) error) error {
 	p, err := l.resolve()
 	if err != nil {
 		return err
@@ -45,6 +52,9 @@ func EncodeDevice(d Device, size int64, l Layout) error {
 	if err := d.Sync(); err != nil {
 		return err
 	}
+	if err := ready(p.disk(l.SectorSize)); err != nil {
+		return err
+	}
 	return errors.Join(writeTables(m, l, p), d.Sync())
 }
 
@@ -58,6 +68,17 @@ func (p plan) fit(size, sector int64) (plan, error) {
 	last.size = usableEnd(size, sector) - last.start
 	p.size = size
 	return p, nil
+}
+
+// disk is the plan as Read will tell it.
+func (p plan) disk(sector int) *Disk {
+	d := &Disk{Size: p.size, SectorSize: sector, GUID: p.guid}
+	for i, part := range p.partitions {
+		d.Partitions = append(d.Partitions, Partition{
+			Index: i + 1, Label: part.label, Type: part.kind, GUID: part.guid, Attributes: part.attributes, Start: part.start, Size: part.size,
+		})
+	}
+	return d
 }
 
 // tableEntries is the room of a table's entries in bytes (UEFI specification 2.10, section 5.3.1).

@@ -2,14 +2,17 @@ package layering
 
 // allowed has what each package may import: packages of this module by their path, others by their module.
 var allowed = map[string][]string{
+	"agent/bootentry":          {"golang.org/x/sys"},
 	"agent/console":            {},
 	"agent/drives":             {"images/bootspec"},
 	"agent/firstboot":          {"agent/network", "agent/status", "agent/units", "images/bootspec", "github.com/coreos/go-systemd", "golang.org/x/sys"},
 	"agent/initramfs":          {"agent/console", "agent/modules", "agent/network", "agent/provision", "agent/status", "images/bootspec", "golang.org/x/sys"},
+	"agent/install":            {"agent/signature", "images/bootspec", "images/disk", "golang.org/x/sys"},
 	"agent/modules":            {"golang.org/x/sys"},
 	"agent/network":            {"images/bootspec", "github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/sys"},
 	"agent/provision":          {"images/bootspec"},
 	"agent/slipway-agent":      {"agent/console", "agent/firstboot", "agent/initramfs"},
+	"agent/signature":          {"images/disk"},
 	"agent/status":             {"images/bootspec", "golang.org/x/sys"},
 	"agent/units":              {"github.com/coreos/go-systemd"},
 	"builder/archive":          {"builder/deb", "github.com/ProtonMail/go-crypto", "github.com/therootcompany/xz", "golang.org/x/sync"},
