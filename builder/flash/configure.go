@@ -6,30 +6,34 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/disk"
+	"github.com/slipway-os/slipway/images/manifest"
 )
 
 // Configure puts another node's configuration onto a medium that was flashed before: a device or a file. The medium is
-// never without one; the one before is wiped when the new one is durable.
-func Configure(path string, c bootspec.Config) (bootspec.Config, error) {
-	written, err := configure(path, c)
+// never without one; the one before is wiped when the new one is durable. Role is the node's: a medium with an image for
+// another role is refused.
+func Configure(path, role string, c bootspec.Config) (bootspec.Config, error) {
+	written, err := configure(path, role, c)
 	if err != nil {
 		return bootspec.Config{}, fmt.Errorf("cannot configure %s: %w", path, err)
 	}
 	return written, nil
 }
 
-func configure(path string, c bootspec.Config) (bootspec.Config, error) {
+func configure(path, role string, c bootspec.Config) (bootspec.Config, error) {
 	f, err := openMedium(path)
 	if err != nil {
 		return c, err
 	}
 	defer f.Close()
-	place, err := findPlace(f)
+	place, err := findPlace(f, role)
 	if err != nil {
 		return c, err
 	}
@@ -61,6 +65,9 @@ func openMedium(path string) (*os.File, error) {
 		t.closeDirect()
 		return t.f, nil
 	}
+	if vouchedFor(path) {
+		return nil, errors.New("that is the image itself: nothing is written into images, make a copy for the node with `slipway flash IMAGE FILE`")
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, bare(err)
@@ -72,24 +79,47 @@ func openMedium(path string) (*os.File, error) {
 	return f, nil
 }
 
-func findPlace(f *os.File) (section, error) {
+// vouchedFor tells whether a manifest beside a file lists it.
+func vouchedFor(path string) bool {
+	base, _, ok := splitName(filepath.Base(path))
+	if !ok {
+		return false
+	}
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(path), base+bootspec.ExtManifest))
+	if err != nil {
+		return false
+	}
+	m, err := manifest.Decode(data)
+	if err != nil {
+		return false
+	}
+	_, listed := artifact(m, filepath.Base(path))
+	return listed
+}
+
+func findPlace(f *os.File, role string) (disk.Range, error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		return section{}, err
+		return disk.Range{}, err
 	}
 	d, err := disk.Read(f, size)
 	if err != nil {
-		return section{}, err
+		return disk.Range{}, err
+	}
+	for _, file := range d.Files {
+		if name, _, ok := bootspec.ParseBootEntry(filepath.Base(file.Path)); ok && !strings.HasPrefix(name, "slipway-"+role+"-") {
+			return disk.Range{}, fmt.Errorf("it holds the image %s, and the node has role %s: flash it", name, role)
+		}
 	}
 	p, ok := d.Partition(bootspec.LabelConfig)
 	if !ok || p.Size != bootspec.ConfigPlaceSize {
-		return section{}, errors.New("it has no place for a node's configuration: flash it first")
+		return disk.Range{}, errors.New("it has no place for a node's configuration: flash it first")
 	}
-	return section{f, p}, nil
+	return p.Of(f), nil
 }
 
 // wipeOther takes away the copy that does not count any more: it holds another node's keys.
-func wipeOther(f *os.File, place section, now bootspec.Config) error {
+func wipeOther(f *os.File, place disk.Range, now bootspec.Config) error {
 	const half = bootspec.ConfigPlaceSize / 2
 	for _, at := range []int64{0, half} {
 		only := make(memory, bootspec.ConfigPlaceSize)

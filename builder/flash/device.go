@@ -339,25 +339,11 @@ func partitions(f *os.File, d *disk.Disk) []string {
 	for _, p := range d.Partitions {
 		line := fmt.Sprintf("partition %d %q, %d MB", p.Index, p.Label, p.Size/1e6)
 		if p.Label == bootspec.LabelConfig && p.Size == bootspec.ConfigPlaceSize {
-			if c, err := bootspec.ReadConfig(section{f, p}); err == nil {
+			if c, err := bootspec.ReadConfig(p.Of(f)); err == nil {
 				line += fmt.Sprintf(": configuration of node %s of cluster %s", printable(c.Node), printable(c.Cluster))
 			}
 		}
 		list = append(list, line)
 	}
 	return list
-}
-
-// section is a partition of a file.
-type section struct {
-	f *os.File
-	p disk.Partition
-}
-
-func (s section) ReadAt(p []byte, at int64) (int, error) { return s.f.ReadAt(p, s.p.Start+at) }
-func (s section) WriteAt(p []byte, at int64) (int, error) {
-	if at < 0 || at+int64(len(p)) > s.p.Size {
-		return 0, errors.New("that is outside of its partition")
-	}
-	return s.f.WriteAt(p, s.p.Start+at)
 }

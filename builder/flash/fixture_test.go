@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -53,22 +54,61 @@ func makeImage(t testing.TB, sector int) string {
 	return path
 }
 
-// partition writes tables with sgdisk; for other sectors than 512 bytes through a loop device.
+// partition writes tables, which sgdisk has made once for each size of sectors: it takes a second for it.
 func partition(t testing.TB, path string, sector int) {
 	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := [2]int64{info.Size(), int64(sector)}
+	made, ok := tables.Load(key)
+	if !ok {
+		made = makeTables(t, key[0], key[1])
+		tables.Store(key, made)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i, at := range []int64{0, info.Size() - mib} {
+		if _, err := f.WriteAt(made.([2][]byte)[i], at); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// tables are the first and the last MiB of disks by size and sectors.
+var tables sync.Map
+
+// makeTables has sgdisk make them; for other sectors than 512 bytes on a loop device.
+func makeTables(t testing.TB, size, sector int64) [2][]byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tables")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
 	device := path
 	if sector != 512 {
-		device = loopDevice(t, path, sector)
+		device = loopDevice(t, path, int(sector))
 	}
-	unit := int64(sector)
 	part := func(n int, label string, start, size int64) []string {
-		return []string{fmt.Sprintf("--new=%d:%d:%d", n, start/unit, (start+size)/unit-1), fmt.Sprintf("--change-name=%d:%s", n, label)}
+		return []string{fmt.Sprintf("--new=%d:%d:%d", n, start/sector, (start+size)/sector-1), fmt.Sprintf("--change-name=%d:%s", n, label)}
 	}
 	args := []string{"--clear", "--set-alignment=1"}
 	args = append(args, part(1, bootspec.LabelESP, 1*mib, 19*mib)...)
 	args = append(args, part(2, bootspec.LabelConfig, placeAt, bootspec.ConfigPlaceSize)...)
 	args = append(args, part(3, bootspec.LabelState, 28*mib, 11*mib)...)
 	run(t, "sgdisk", append(args, device)...)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return [2][]byte{data[:mib], data[len(data)-mib:]}
 }
 
 func noise(size int64) []byte {

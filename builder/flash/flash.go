@@ -14,6 +14,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -65,6 +67,9 @@ func write(ctx context.Context, o Order) (Result, error) {
 	if o.Target.Device && o.Target.Size < o.Image.Size {
 		return Result{}, fmt.Errorf("it has %d bytes, and the image needs %d", o.Target.Size, o.Image.Size)
 	}
+	if f, ok := o.Image.shelf.(folder); ok && !o.Target.Device && sameFile(filepath.Join(string(f), o.Image.file), o.Target.Path) {
+		return Result{}, errors.New("that is the image itself: nothing is written into images")
+	}
 	w, err := newWriter(o)
 	if err != nil {
 		return Result{}, err
@@ -83,4 +88,10 @@ func write(ctx context.Context, o Order) (Result, error) {
 		}
 	}
 	return w.result, nil
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }

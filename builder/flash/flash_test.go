@@ -142,7 +142,7 @@ func TestConfigureChangesTheNodeInPlace(t *testing.T) {
 	}
 	for _, name := range []string{"worker-2", "worker-3"} {
 		other := bootspec.Config{Cluster: "lab", Node: name, Document: []byte("{}")}
-		if _, err := Configure(device, other); err != nil {
+		if _, err := Configure(device, "worker", other); err != nil {
 			t.Fatal(err)
 		}
 		wantNode(t, device, other) // and not the other's keys
@@ -155,7 +155,26 @@ func TestConfigureWantsAFlashedMedium(t *testing.T) {
 	if err := os.WriteFile(path, noise(4*mib), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Configure(path, *node); err == nil || !strings.Contains(err.Error(), "partition table") {
+	if _, err := Configure(path, "worker", *node); err == nil || !strings.Contains(err.Error(), "partition table") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestEmptyImage: its only data are the tables, so that one hole goes over the configuration place.
+func TestEmptyImage(t *testing.T) {
+	image := filepath.Join(t.TempDir(), base+bootspec.ExtDisk)
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, imageSize); err != nil {
+		t.Fatal(err)
+	}
+	partition(t, image, 512)
+	writeManifest(t, image)
+	path, err := toFile(t, context.Background(), opened(t, image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantImage(t, path, image)
+	wantNode(t, path, *node)
 }

@@ -47,6 +47,7 @@ type writer struct {
 	begun             bool  // something was written
 	framed            bool  // the frame was written, or it may have been
 	hole              piece // zeros that were not made yet
+	taken             int64 // bytes of the image that came
 	result            Result
 }
 
@@ -87,6 +88,9 @@ func (w *writer) copyImage(ctx context.Context) error {
 	g.Go(func() error { return w.writePieces(ctx, hashed, free) })
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	if w.taken != w.Image.Size {
+		return fmt.Errorf("%w: it has %d bytes, not %d", ErrDigest, w.taken, w.Image.Size)
 	}
 	return check.result()
 }
@@ -140,30 +144,31 @@ func send(ctx context.Context, out chan<- filled, p filled) error {
 }
 
 func (w *writer) writePieces(ctx context.Context, in <-chan filled, free chan<- []byte) error {
-	var done int64
 	for p := range in {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if done != p.at {
-			return fmt.Errorf("the image continues at byte %d, not at %d", p.at, done)
+		if w.taken != p.at {
+			return fmt.Errorf("the image continues at byte %d, not at %d", p.at, w.taken)
 		}
-		done += p.size
 		if err := w.take(p.piece); err != nil {
 			return err
 		}
+		w.taken += p.size
 		free <- p.buf
-		w.Progress(Progress{PhaseWrite, done, w.Image.Size})
+		w.Progress(Progress{PhaseWrite, w.taken, w.Image.Size})
 	}
-	if done != w.Image.Size && ctx.Err() == nil {
-		return fmt.Errorf("%w: it has %d bytes, not %d", ErrDigest, done, w.Image.Size)
-	}
-	return ctx.Err()
+	return nil
 }
 
 // take takes a piece of the image: to the target, or to what is held back.
 func (w *writer) take(p piece) error {
 	for p.size > 0 {
+		if !w.begun && p.at >= frameSize {
+			if err := w.begin(); err != nil {
+				return err
+			}
+		}
 		keep, size := w.holds(p.at)
 		now := piece{p.at, min(p.size, size), nil}
 		if p.data != nil {
@@ -173,11 +178,6 @@ func (w *writer) take(p piece) error {
 		if keep != nil {
 			copy(keep.data[now.at-keep.at:], now.data) // of zeros nothing: it is zeros
 			continue
-		}
-		if !w.begun {
-			if err := w.begin(); err != nil {
-				return err
-			}
 		}
 		if err := w.put(now); err != nil {
 			return err

@@ -114,7 +114,7 @@ func runFlash(c *cobra.Command, a *app, flags flashFlags) error {
 	if err := j.render(); err != nil {
 		return err
 	}
-	if err := j.ask(); err != nil {
+	if err := j.ask(c.Context()); err != nil {
 		return err
 	}
 	if flags.configure {
@@ -317,7 +317,7 @@ func (j *flashJob) render() error {
 }
 
 // ask shows the plan and asks once. What is not there yet needs no question.
-func (j *flashJob) ask() error {
+func (j *flashJob) ask(ctx context.Context) error {
 	if _, err := os.Stat(j.flags.device); j.flags.yes || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -332,15 +332,24 @@ func (j *flashJob) ask() error {
 		question = "Its node configuration will be replaced. Type yes to go on: "
 	}
 	fmt.Fprint(j.words, question)
-	line, err := bufio.NewReader(j.in).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != "yes" {
-		return errors.New("nothing was written: the answer was not yes")
+	answer := make(chan string, 1) // nobody waits for it any more after an interrupt
+	go func() {
+		line, _ := bufio.NewReader(j.in).ReadString('\n')
+		answer <- strings.TrimSpace(line)
+	}()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("nothing was written: %w", ctx.Err())
+	case line := <-answer:
+		if line != "yes" {
+			return errors.New("nothing was written: the answer was not yes")
+		}
 	}
 	return nil
 }
 
 func (j *flashJob) configure() error {
-	written, err := flash.Configure(j.flags.device, *j.config)
+	written, err := flash.Configure(j.flags.device, j.role, *j.config)
 	if err != nil {
 		return err
 	}

@@ -3,14 +3,19 @@
 package cli
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
 )
 
 func TestMain(m *testing.M) { os.Exit(withProgram(m)) }
@@ -45,7 +50,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage},
 		Condition: func(name string) (bool, error) {
 			if name == "root" {
 				return os.Geteuid() == 0, nil
@@ -84,4 +89,23 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := fmt.Sprintf("%#o", info.Mode().Perm()); (got == args[0]) == neg {
 		ts.Fatalf("%s has mode %s", args[1], got)
 	}
+}
+
+// diskImage makes a small disk image with a place for a node's configuration, and its manifest: diskimage x.disk.raw worker.
+func diskImage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: diskimage file role")
+	}
+	path := ts.MkAbs(args[0])
+	ts.Check(os.WriteFile(path, nil, 0o600))
+	ts.Check(os.Truncate(path, 16<<20))
+	ts.Check(ts.Exec("sgdisk", "--new=1:4096:20479", "--change-name=1:"+bootspec.LabelConfig, path))
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	m := manifest.Manifest{
+		APIVersion: manifest.Version, Kind: manifest.Kind, Role: args[1], Version: "0.1.0", Arch: "amd64", Plan: strings.Repeat("a", 64),
+		Root:      manifest.Root{Hash: strings.Repeat("b", 64), Data: 4096},
+		Artifacts: []manifest.Artifact{{Name: filepath.Base(path), Kind: manifest.KindDisk, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}},
+	}
+	ts.Check(os.WriteFile(strings.TrimSuffix(path, bootspec.ExtDisk)+bootspec.ExtManifest, m.Encode(), 0o600))
 }
