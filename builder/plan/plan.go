@@ -27,7 +27,7 @@ type Plan struct {
 	Definition      string           `json:"definitionDigest"` // SHA-256 of the definition document's bytes
 	Packages        []Package        `json:"packages"`         // sorted by name; without the kernel
 	Kernel          Package          `json:"kernel"`           // taken without its dependencies
-	KernelRelease   string           `json:"kernelRelease"`    // 6.12.117+deb13-cloud-amd64, as in /lib/modules
+	KernelRelease   string           `json:"kernelRelease"`    // 6.12.117+deb13-amd64, as in /lib/modules
 	KernelArguments []string         `json:"kernelArguments"`  // in order, without those of bootspec.Root
 	Modules         []string         `json:"modules"`          // kernel modules the role loads at boot, sorted
 	PruneModules    []string         `json:"pruneModules"`     // patterns below /lib/modules/RELEASE/kernel

@@ -27,7 +27,7 @@ func TestShippedLock(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		if len(p.Packages) < 10 || !strings.HasSuffix(p.KernelRelease, "-cloud-amd64") || p.Epoch < 1_700_000_000 {
+		if len(p.Packages) < 10 || !strings.HasSuffix(p.KernelRelease, "+deb13-amd64") || p.Epoch < 1_700_000_000 {
 			t.Errorf("plan of %s: %d packages, kernel %q, epoch %d", name, len(p.Packages), p.KernelRelease, p.Epoch)
 		}
 	}

@@ -50,7 +50,7 @@ func (c *checker) definition(d *Definition) {
 		}
 	}
 	if !deb.ValidName(strings.ReplaceAll(d.Kernel, "{arch}", "amd64")) {
-		c.fault("kernel", "such as linux-image-cloud-{arch}", "%q is not a package name", d.Kernel)
+		c.fault("kernel", "such as linux-image-{arch}", "%q is not a package name", d.Kernel)
 	}
 	c.each("kernelArguments", d.KernelArguments, "one argument each", kernelArgument)
 	c.each("initrd.modules", d.Initrd.Modules, "the module's name, without path and .ko", match(module, "a module's name"))
