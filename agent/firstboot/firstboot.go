@@ -7,6 +7,7 @@
 package firstboot
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-os/slipway/agent/bootcount"
 	"github.com/slipway-os/slipway/agent/network"
 	"github.com/slipway-os/slipway/agent/status"
 	"github.com/slipway-os/slipway/agent/units"
@@ -37,7 +39,11 @@ func Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	sender, err := newSender(node, log)
+	record, err := readRecord()
+	if err != nil {
+		return err
+	}
+	sender, err := newSender(node, record, log)
 	if err != nil {
 		return err
 	}
@@ -56,6 +62,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 	s := supervisor{
 		target: node.Target, units: manager, words: units.LastWords, kube: newKube(node), sender: sender, log: log,
 		notify: notify, tick: 2 * time.Second, steady: 15 * time.Second, rejoin: 2 * time.Minute,
+		good: func() { bless(record, log) },
 	}
 	return s.run(ctx)
 }
@@ -75,31 +82,49 @@ func readNode() (bootspec.Node, error) {
 	return node, nil
 }
 
-// newSender reports to the server the machine booted from. A machine that booted without one reports nothing.
-func newSender(node bootspec.Node, log *slog.Logger) (*status.Sender, error) {
+// readRecord is what the first stage has handed over; without one it is empty.
+func readRecord() (bootspec.BootState, error) {
+	var record bootspec.BootState
+	data, err := os.ReadFile(bootspec.BootRecord)
+	if errors.Is(err, fs.ErrNotExist) {
+		return record, nil
+	}
+	if err != nil {
+		return record, fmt.Errorf("cannot read the boot record: %w", err)
+	}
+	if err := json.Unmarshal(data, &record); err != nil {
+		return record, fmt.Errorf("cannot read the boot record %s: %w", bootspec.BootRecord, err)
+	}
+	return record, nil
+}
+
+// newSender reports to the server the machine booted from, or to the one that the node document names. A machine that knows
+// neither, or not its own address, reports nothing.
+func newSender(node bootspec.Node, record bootspec.BootState, log *slog.Logger) (*status.Sender, error) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the boot id: %w", err)
 	}
-	s := &status.Sender{Server: node.Server, Boot: strings.TrimSpace(string(id)), Client: &http.Client{Timeout: 30 * time.Second}, Log: log}
-	data, err := os.ReadFile(bootspec.BootRecord)
-	if errors.Is(err, fs.ErrNotExist) {
-		s.Server = ""
-		return s, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the boot record: %w", err)
-	}
-	var record bootspec.BootState
-	if err := json.Unmarshal(data, &record); err != nil {
-		return nil, fmt.Errorf("cannot read the boot record %s: %w", bootspec.BootRecord, err)
-	}
-	s.MAC = record.MAC
-	if record.Server != "" {
-		s.Server = record.Server
+	s := &status.Sender{Boot: strings.TrimSpace(string(id)), MAC: record.MAC, Client: &http.Client{Timeout: 30 * time.Second}, Log: log}
+	if record.MAC != "" {
+		s.Server = cmp.Or(record.Server, node.Server)
 	}
 	s.Resume(record.Pending)
 	return s, nil
+}
+
+// bless tells the boot loader of the medium that this image is good.
+func bless(record bootspec.BootState, log *slog.Logger) {
+	if record.ESP == "" {
+		return
+	}
+	entry, err := bootcount.Bless(record.ESP, bootspec.RunDirectory+"/esp", record.Image)
+	switch {
+	case err != nil:
+		log.Error(err.Error(), "consequence", "the boot loader gives this image up after some boots")
+	case entry != "":
+		log.Info("boot entry marked as good", "entry", entry)
+	}
 }
 
 // flush gives reports a moment before the service ends.

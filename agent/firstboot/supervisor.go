@@ -39,6 +39,7 @@ type supervisor struct {
 	sender reporter
 	log    *slog.Logger
 	notify func(state string) // to systemd
+	good   func()             // called once when the units are started; may be nil
 	tick   time.Duration      // how often is looked
 	steady time.Duration      // how long all units must be fine after a failure
 	rejoin time.Duration      // how long a kubelet may run without a node object
@@ -83,6 +84,9 @@ func (s *supervisor) run(ctx context.Context) error {
 			s.notify("READY=1\nSTATUS=" + s.target + " is active")
 			s.log.Info("units are started", "target", s.target)
 			s.sender.Report(bootspec.EventUnitsStarted, s.target)
+			if s.good != nil {
+				go s.good()
+			}
 		case <-ticker.C:
 		}
 		s.notify("WATCHDOG=1")

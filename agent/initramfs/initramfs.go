@@ -1,8 +1,9 @@
 // Package initramfs is the first stage of a node: /init in the initramfs, from the kernel's start to systemd.
 //
-// Steps, in order: kernel file systems, modules, network, root image, verity, mounts, provisioning, switch_root. Each is
-// a short function on boot, writes lines to /dev/kmsg that a person can follow, and may be run again. When one fails, the
-// reason is shown and reported, and the machine starts anew after a pause.
+// Steps, in order: kernel file systems, modules, where to boot from; then the root image from the network or from a
+// medium, verity, mounts, the node's configuration, storage, provisioning, switch_root. Each is a short function on boot,
+// writes lines to /dev/kmsg that a person can follow, and may be run again. When one fails, the reason is shown and
+// reported, and the machine starts anew after a pause.
 //
 // It knows nothing of clusters and roles: those come with the node's configuration. Nothing of that configuration is ever
 // logged.
@@ -22,6 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-os/slipway/agent/console"
+	"github.com/slipway-os/slipway/agent/media"
+	"github.com/slipway-os/slipway/agent/modules"
 	"github.com/slipway-os/slipway/agent/network"
 	"github.com/slipway-os/slipway/agent/status"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -36,9 +39,14 @@ type boot struct {
 	lease   network.Lease
 	client  *http.Client
 	sender  *status.Sender
+	loader  *modules.Loader
+	medium  *media.Medium // what the machine booted from; nil: the network
+	local   bool          // boot from a medium
+	search  media.Search
 	image   *os.File // the root image in memory
 	device  string   // /dev/dm-0
 	config  []byte   // the node's Ignition configuration: a secret
+
 }
 
 // step is a named part of the boot; the name is what slipway.break takes.
@@ -47,18 +55,35 @@ type step struct {
 	do   func(context.Context) error
 }
 
+// first are the steps that tell where the others get the root image from.
+func (b *boot) first() []step {
+	return []step{{"kernel", b.readKernel}, {"modules", b.loadModules}, {"source", b.chooseSource}}
+}
+
+// steps are the others.
 func (b *boot) steps() []step {
-	return []step{
-		{"kernel", b.readKernel},
-		{"modules", b.loadModules},
+	fromNetwork := []step{
 		{"network", b.findServer},
 		{"root", b.fetchRoot},
 		{"verity", b.activate},
 		{"mount", b.mountRoot},
 		{"claim", b.claimConfig},
+	}
+	fromMedium := []step{
+		{"medium", b.findMedium},
+		{"verity", b.activateSlot},
+		{"mount", b.mountRoot},
+		{"claim", b.readConfig},
+	}
+	last := []step{
+		{"storage", b.mountStorage},
 		{"provision", b.provision},
 		{"switch", b.switchRoot},
 	}
+	if b.local {
+		return append(fromMedium, last...)
+	}
+	return append(fromNetwork, last...)
 }
 
 // Main runs the first stage as process 1. It doesn't return: in the end another program has taken the process over, or
@@ -100,7 +125,17 @@ func (b *boot) start() error {
 
 // run does the steps.
 func (b *boot) run(ctx context.Context) error {
-	for _, s := range b.steps() {
+	if err := b.do(ctx, b.first()); err != nil {
+		return err
+	}
+	if err := b.do(ctx, b.steps()); err != nil {
+		return err
+	}
+	return errors.New("switch_root returned")
+}
+
+func (b *boot) do(ctx context.Context, steps []step) error {
+	for _, s := range steps {
 		if b.args[bootspec.ArgBreak] == s.name {
 			b.log.Warn("stopped before a step as " + bootspec.ArgBreak + " says; power the machine off when done")
 			select {}
@@ -111,7 +146,7 @@ func (b *boot) run(ctx context.Context) error {
 		}
 		b.log.Debug("step done", "step", s.name, "took", time.Since(began))
 	}
-	return errors.New("switch_root returned")
+	return nil
 }
 
 // readKernel learns what to boot from the kernel command line.

@@ -33,7 +33,7 @@ func newClient() *http.Client {
 // neededModules are used by later steps and don't belong to a device. Some may be built in, or have another name on
 // another processor: what is really missing shows at its step.
 func neededModules() []string {
-	return []string{"af_packet", "sha256-ssse3", "loop", "dm-mod", "dm-verity", "squashfs", "overlay"}
+	return []string{"af_packet", "sha256-ssse3", "loop", "dm-mod", "dm-verity", "squashfs", "overlay", "efivarfs"}
 }
 
 // loadModules loads the drivers of the machine's devices, and what the next steps need.
@@ -46,6 +46,7 @@ func (b *boot) loadModules(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: the initrd is not the one of this kernel", err)
 	}
+	b.loader = l
 	if err := l.Coldplug("/sys/devices"); err != nil {
 		return err
 	}
@@ -73,14 +74,22 @@ func (b *boot) findServer(ctx context.Context) error {
 	}
 	b.lease = lease
 	b.log.Info("network is up", "link", lease.Link, "address", lease.Address, "router", lease.Router, "server", lease.Server)
+	if err := b.startReports(ctx, lease.Server, lease.MAC); err != nil {
+		return err
+	}
+	b.sender.Report(bootspec.EventAgentUp, fmt.Sprintf("%s %v", lease.Link, lease.Address))
+	b.setClock(ctx)
+	return nil
+}
+
+// startReports begins to report to a server; without one, reports are kept for the running system.
+func (b *boot) startReports(ctx context.Context, server, mac string) error {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return err
 	}
-	b.sender = &status.Sender{Server: lease.Server, MAC: lease.MAC, Boot: strings.TrimSpace(string(id)), Client: b.client, Log: b.log}
+	b.sender = &status.Sender{Server: server, MAC: mac, Boot: strings.TrimSpace(string(id)), Client: b.client, Log: b.log}
 	go b.sender.Run(ctx)
-	b.sender.Report(bootspec.EventAgentUp, fmt.Sprintf("%s %v", lease.Link, lease.Address))
-	b.setClock(ctx)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package initramfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,12 +23,14 @@ const sysroot = "/sysroot"
 // overlays is where /etc's changes are kept: in memory, below /run.
 const overlays = bootspec.RunDirectory + "/overlay"
 
+// varInMemory is /var where no state is kept. Containers' file systems and the kubelet's volumes live there: no limits on
+// what a file is or does.
+func varInMemory() mount { return mount{"tmpfs", "/var", "tmpfs", 0, "mode=0755,size=75%"} }
+
 // writable folders live in memory, with the image's content copied in. /tmp is systemd's (tmp.mount).
 func writable() []mount {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV
 	return []mount{
-		// Containers' file systems and the kubelet's volumes live here: no limits on what a file is or does.
-		{"tmpfs", "/var", "tmpfs", 0, "mode=0755,size=75%"},
 		{"tmpfs", "/home", "tmpfs", flags, "mode=0755"},
 		{"tmpfs", "/root", "tmpfs", flags, "mode=0700"},
 		{"tmpfs", "/opt", "tmpfs", 0, "mode=0755"},
@@ -35,10 +38,10 @@ func writable() []mount {
 	}
 }
 
-// mountRoot mounts the root image with /etc and the other writable folders over it.
+// mountRoot mounts the root image with /etc and the other writable folders over it; /var comes with the storage.
 func (b *boot) mountRoot(context.Context) error {
 	if err := (mount{b.device, sysroot, "squashfs", unix.MS_RDONLY, ""}).do(); err != nil {
-		return fmt.Errorf("%w: if the kernel says that verity found a block corrupted, the image in memory is damaged", err)
+		return fmt.Errorf("%w: if the kernel says that verity found a block corrupted, the image is damaged", err)
 	}
 	if err := overlay("/etc"); err != nil {
 		return err
@@ -85,13 +88,19 @@ func fill(m mount) error {
 	if err := m.do(); err != nil {
 		return err
 	}
-	if err := copyTree(fmt.Sprintf("/proc/self/fd/%d", before.Fd()), m.target); err != nil {
-		return fmt.Errorf("cannot copy the image's %s into memory: %w", folder, err)
+	return copyBelow(before, folder)
+}
+
+// copyBelow copies a folder of the image into what was mounted over it.
+func copyBelow(image *os.File, folder string) error {
+	if err := copyTree(fmt.Sprintf("/proc/self/fd/%d", image.Fd()), sysroot+folder); err != nil {
+		return fmt.Errorf("cannot copy what the image has in %s: %w", folder, err)
 	}
 	return nil
 }
 
-// copyTree copies folders, files and links with modes and owners; from itself must be a folder and is followed.
+// copyTree copies folders, files and links with modes and owners; what is there already stays as it is. from itself must be
+// a folder and is followed.
 func copyTree(from, to string) error {
 	root, err := os.OpenRoot(to)
 	if err != nil {
@@ -130,7 +139,10 @@ func copyEntry(src, dst *os.Root, path string, info fs.FileInfo) error {
 	default:
 		return nil // devices and sockets have no place in an image's /var
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	return own(dst, path, info)
@@ -151,20 +163,26 @@ func own(dst *os.Root, path string, info fs.FileInfo) error {
 	return dst.Chmod(path, info.Mode()&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky))
 }
 
+// copyFile copies a file that is not there yet; it appears whole.
 func copyFile(src, dst *os.Root, path string) error {
+	if _, err := dst.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return cmp.Or(err, fs.ErrExist)
+	}
 	in, err := src.Open(path)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := dst.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	beside := path + ".slipway-new"
+	out, err := dst.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(out, in); err != nil {
-		return errors.Join(err, out.Close())
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Sync(), out.Close()); err != nil {
+		return err
 	}
-	return out.Close()
+	return dst.Rename(beside, path)
 }
 
 // releaseName is the image's own name, for the log.

@@ -136,11 +136,11 @@ func TestVerityTable(t *testing.T) {
 	f, err := os.Open(path)
 	must(t, err)
 	defer f.Close()
-	v, err := verityTable(f, root)
+	v, err := verityTable(f, root.Data, root)
 	must(t, err)
 	salt := hex.EncodeToString(v.salt)
 	want := "1 /dev/loop7 /dev/loop7 4096 4096 300 301 sha256 " + root.Hash + " " + salt + " 1 panic_on_corruption"
-	if got := v.params("/dev/loop7"); got != want || len(salt) != 64 {
+	if got := v.params("/dev/loop7", "/dev/loop7", root.Data/bootspec.VerityBlockSize); got != want || len(salt) != 64 {
 		t.Errorf("table is %q, want %q", got, want)
 	}
 }
@@ -160,11 +160,11 @@ func TestVerityTableRefuses(t *testing.T) {
 		data, err := os.ReadFile(path)
 		must(t, err)
 		data[c.at] ^= 1
-		if _, err := verityTable(strings.NewReader(string(data)), root); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := verityTable(strings.NewReader(string(data)), root.Data, root); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error is %v", name, err)
 		}
 	}
-	if _, err := verityTable(strings.NewReader("short"), root); err == nil {
+	if _, err := verityTable(strings.NewReader("short"), root.Data, root); err == nil {
 		t.Error("a truncated image is taken")
 	}
 }
@@ -172,6 +172,6 @@ func TestVerityTableRefuses(t *testing.T) {
 func FuzzVerityTable(f *testing.F) {
 	f.Add(append([]byte("verity\x00\x00\x01\x00\x00\x00\x01"), make([]byte, 8192)...))
 	f.Fuzz(func(t *testing.T, head []byte) {
-		_, _ = verityTable(strings.NewReader(string(head)), bootspec.Root{Data: 0, Hash: "00"})
+		_, _ = verityTable(strings.NewReader(string(head)), 0, bootspec.Root{Data: 0, Hash: "00"})
 	})
 }

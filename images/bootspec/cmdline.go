@@ -16,7 +16,14 @@ const (
 	ArgRootSize   = "slipway.root.size"   // bytes of the whole root image file
 	ArgRootDigest = "slipway.root.sha256" // SHA-256 of the whole root image file
 	ArgServer     = "slipway.server"      // optional: base URL of the boot server, instead of asking by DHCP
+	ArgSource     = "slipway.source"      // optional: SourceDisk or SourceNetwork, instead of what the boot loader tells
 	ArgBreak      = "slipway.break"       // optional, for debugging: stop before a step
+)
+
+// Where the root image comes from (ArgSource).
+const (
+	SourceDisk    = "disk"    // the medium that the machine booted from: disk, USB stick, CD-ROM
+	SourceNetwork = "network" // the boot server
 )
 
 // VerityBlockSize is the data and hash block size of root images in bytes.

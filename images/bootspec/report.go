@@ -45,9 +45,12 @@ func (m Millis) Duration() time.Duration { return time.Duration(m) * time.Millis
 
 // BootState is what the first stage hands over to the agent in the running system (BootRecord).
 type BootState struct {
-	MAC    string `json:"mac"`    // interface that reached the server
-	Server string `json:"server"` // base URL of the boot server
+	MAC    string `json:"mac"`    // interface that reached the server, or would; empty: not known yet
+	Server string `json:"server"` // base URL of the boot server; empty: the node document's
 	Image  string `json:"image"`  // artifact base name
+	// ESP is the block device with the boot entries of the medium that this machine booted from; empty: it booted from the
+	// network, or nothing can be written there.
+	ESP string `json:"esp,omitempty"`
 	// Pending are reports that could not be delivered yet.
 	Pending []Report `json:"pending,omitempty"`
 }

@@ -2,18 +2,21 @@ package layering
 
 // allowed has what each package may import: packages of this module by their path, others by their module.
 var allowed = map[string][]string{
+	"agent/bootcount":          {"images/bootspec", "golang.org/x/sys"},
 	"agent/bootentry":          {"golang.org/x/sys"},
 	"agent/console":            {},
 	"agent/drives":             {"images/bootspec"},
-	"agent/firstboot":          {"agent/network", "agent/status", "agent/units", "images/bootspec", "github.com/coreos/go-systemd", "golang.org/x/sys"},
-	"agent/initramfs":          {"agent/console", "agent/modules", "agent/network", "agent/provision", "agent/status", "images/bootspec", "golang.org/x/sys"},
+	"agent/firstboot":          {"agent/bootcount", "agent/network", "agent/status", "agent/units", "images/bootspec", "github.com/coreos/go-systemd", "golang.org/x/sys"},
+	"agent/initramfs":          {"agent/console", "agent/drives", "agent/media", "agent/modules", "agent/network", "agent/provision", "agent/status", "agent/storage", "images/bootspec", "images/disk", "golang.org/x/sys"},
 	"agent/install":            {"agent/signature", "images/bootspec", "images/disk", "golang.org/x/sys"},
+	"agent/media":              {"agent/drives", "images/bootspec", "images/disk", "golang.org/x/sys"},
 	"agent/modules":            {"golang.org/x/sys"},
 	"agent/network":            {"images/bootspec", "github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/sys"},
 	"agent/provision":          {"images/bootspec"},
 	"agent/slipway-agent":      {"agent/console", "agent/firstboot", "agent/initramfs"},
 	"agent/signature":          {"images/disk"},
 	"agent/status":             {"images/bootspec", "golang.org/x/sys"},
+	"agent/storage":            {"golang.org/x/sys"},
 	"agent/units":              {"github.com/coreos/go-systemd"},
 	"builder/archive":          {"builder/deb", "github.com/ProtonMail/go-crypto", "github.com/therootcompany/xz", "golang.org/x/sync"},
 	"builder/bake":             {"builder/blockmap", "builder/component", "builder/deb", "builder/iso", "builder/kmod", "builder/layer", "builder/oci", "builder/plan", "builder/qcow2", "builder/rootfs", "builder/squashfs", "builder/sysroot", "builder/uki", "builder/verity", "images/bootspec", "images/disk", "images/manifest", "profiles/role", "github.com/klauspost/compress", "golang.org/x/sync"},

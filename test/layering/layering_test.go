@@ -160,6 +160,7 @@ var runners = map[string]string{
 	"builder/squashfs":  "mksquashfs",
 	"builder/rack":      "QEMU, the boot server, kubectl",
 	"agent/provision":   "ignition",
+	"agent/storage":     "mkfs, e2fsck",
 	"agent/units":       "journalctl",
 	"test/figures":      "slipway",
 }
