@@ -99,13 +99,22 @@ func (b *baker) openLayer(ctx context.Context, i int, p plan.Package) error {
 // bootFolder is where packages have EFI programs.
 const bootFolder = "usr/lib/systemd/boot/efi/"
 
-// bootFiles are where the kernel, the EFI stub and the boot loader lie in their packages. They go into the UKI and onto
-// the ESP of disk images; only the boot loader is in the root image too.
+// biosFolder is where Debian's ipxe has its programs, and undionly the one for a BIOS's PXE ROM.
+const (
+	biosFolder = "usr/lib/ipxe/"
+	undionly   = biosFolder + "undionly.kpxe"
+)
+
+// bootFiles are where the kernel, the EFI stub and the boot loaders lie in their packages. They go into the UKI, onto the
+// ESP of disk images and beside the image; only the UEFI boot loader is in the root image too.
 func (b *baker) bootFiles() map[string]*[]byte {
 	arch := map[string]string{"amd64": "x64", "arm64": "aa64"}[b.Plan.Arch]
 	files := map[string]*[]byte{
 		"boot/vmlinuz-" + b.Plan.KernelRelease:    &b.kernel,
 		bootFolder + "linux" + arch + ".efi.stub": &b.stub,
+	}
+	if b.Plan.Arch == "amd64" {
+		files[undionly] = &b.undionly
 	}
 	if len(b.wantedDisks()) > 0 {
 		files[bootspec.Loader(b.Plan.Arch)] = &b.loader
@@ -141,7 +150,7 @@ func (b *baker) assembleRoot() error {
 		}
 	}
 	for p, content := range boot {
-		if len(*content) == 0 {
+		if len(*content) == 0 && p != undionly { // without it legacy BIOS can't boot, and nothing else misses it
 			return fmt.Errorf("no package brings %s", p)
 		}
 	}
@@ -155,7 +164,8 @@ func (b *baker) assembleRoot() error {
 
 // leftOut says whether a package's path is not for the root image.
 func (b *baker) leftOut(p string) bool {
-	if b.Plan.Excludes(p) || strings.HasPrefix(p, bootFolder) && p != bootspec.Loader(b.Plan.Arch) {
+	if b.Plan.Excludes(p) || strings.HasPrefix(p, biosFolder) ||
+		strings.HasPrefix(p, bootFolder) && p != bootspec.Loader(b.Plan.Arch) {
 		return true
 	}
 	_, module, ok := strings.Cut(p, b.Plan.KernelRelease+"/kernel/")

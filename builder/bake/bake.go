@@ -113,6 +113,7 @@ type baker struct {
 	kernel     []byte
 	stub       []byte
 	loader     []byte // only for disk images
+	undionly   []byte // iPXE for legacy BIOS; nil: no package brings it
 	uki        []byte
 	images     []manifest.Image
 	root       rootImage

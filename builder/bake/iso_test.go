@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/images/manifest"
@@ -92,5 +93,23 @@ func TestISOLabel(t *testing.T) {
 		if got := isoLabel(in[0], in[1]); got != want {
 			t.Errorf("%v: %s, want %s", in, got, want)
 		}
+	}
+}
+
+// TestIPXELiesBesideTheImage: what a BIOS boots is an artifact, and not in the root image.
+func TestIPXELiesBesideTheImage(t *testing.T) {
+	k := newKitchen(t)
+	if _, ok := k.bake().Artifact(manifest.KindBIOS); ok {
+		t.Error("no package brings iPXE, and there is one")
+	}
+	k.pack("ipxe", "", fixture.File{Path: undionly, Content: "UNDIONLY"}, fixture.File{Path: "usr/lib/ipxe/ipxe.iso", Content: "ISO"})
+	a, ok := k.bake().Artifact(manifest.KindBIOS)
+	if !ok || a.Name != base+".kpxe" || string(k.read(a.Name, 0, a.Size)) != "UNDIONLY" {
+		t.Errorf("%+v", a)
+	}
+	k.plan.Packages = k.plan.Packages[:len(k.plan.Packages)-1]
+	k.bake()
+	if _, err := os.Stat(filepath.Join(k.out, a.Name)); err == nil {
+		t.Error("iPXE of an earlier bake lies beside an image without")
 	}
 }

@@ -145,5 +145,9 @@ func (b *baker) writeArtifacts() error {
 			return err
 		}
 	}
-	return nil
+	if b.undionly == nil {
+		b.out.obsolete = append(b.out.obsolete, base+bootspec.ExtBIOS)
+		return nil
+	}
+	return b.out.artifact(manifest.KindBIOS, base+bootspec.ExtBIOS, bytesTo(b.undionly))
 }

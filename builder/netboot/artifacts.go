@@ -25,6 +25,7 @@ import (
 type artifacts struct {
 	files map[string]*artifact
 	uki   map[imageKey]string // file name
+	bios  map[string]string   // file name of the iPXE for legacy BIOS, by role
 }
 
 type imageKey struct{ role, arch string }
@@ -47,7 +48,7 @@ func openArtifacts(folder, wanted string, roles []string) (*artifacts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve %s: %w", folder, err)
 	}
-	a := &artifacts{files: map[string]*artifact{}, uki: map[imageKey]string{}}
+	a := &artifacts{files: map[string]*artifact{}, uki: map[imageKey]string{}, bios: map[string]string{}}
 	for _, role := range roles {
 		chosen := pick(all, role, wanted)
 		if len(chosen) == 0 {
@@ -124,7 +125,7 @@ func pick(all []*manifest.Manifest, role, wanted string) []*manifest.Manifest {
 // fetches them from here: they needn't be there, and reading them would only delay the start.
 func boots(kind string) bool {
 	switch kind {
-	case manifest.KindUKI, manifest.KindRoot, manifest.KindKernel, manifest.KindInitrd, manifest.KindCmdline:
+	case manifest.KindUKI, manifest.KindRoot, manifest.KindKernel, manifest.KindInitrd, manifest.KindCmdline, manifest.KindBIOS:
 		return true
 	}
 	return false
@@ -139,6 +140,9 @@ func (a *artifacts) add(root *os.Root, m *manifest.Manifest) error {
 	a.uki[imageKey{m.Role, m.Arch}] = uki.Name
 	if err := a.addManifest(root, bootspec.ArtifactBase(m.Role, m.Version, m.Arch)+bootspec.ExtManifest); err != nil {
 		return err
+	}
+	if loader, ok := m.Artifact(manifest.KindBIOS); ok {
+		a.bios[m.Role] = loader.Name
 	}
 	for _, entry := range m.Artifacts {
 		if !boots(entry.Kind) {

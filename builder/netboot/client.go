@@ -103,6 +103,9 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	case policy.fromDisk(d.Machine):
 		return fromDisk(d, reply, policy)
 	}
+	if isBIOS(request) && d.Client != ClientHTTP {
+		return d.bootBIOS(request, reply, policy)
+	}
 	arch := platform(request)
 	if arch == "" {
 		return noImage(request)
@@ -114,30 +117,39 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	url := policy.HTTPBase + bootspec.RouteArtifacts + file
 	switch d.Client {
 	case ClientPXE:
-		// Option 43 with PXE discovery control 8: boot from this offer, ask no other boot server (PXE 2.1 table 2-3).
-		reply.UpdateOption(dhcpv4.OptClassIdentifier("PXEClient"))
-		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255}))
-		setBootFile(request, reply, policy.Site.Server, file)
+		offerPXE(request, reply, policy.Site.Server, file)
 		return ", TFTP " + file
 	case ClientHTTP:
 		// UEFI 2.10 section 24.7.2.4: the class is answered with exactly this, the URL is option 67.
 		reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
 	case ClientIPXE:
-		// Encapsulated option 176, no-pxedhcp: don't wait for proxyDHCP offers.
-		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(optionIPXE), []byte{176, 1, 1, 255}))
+		noProxy(reply)
 	}
 	reply.UpdateOption(dhcpv4.OptBootFileName(url))
 	return ", " + url
 }
 
+// offerPXE offers a PXE client a file by TFTP. Option 43 with PXE discovery control 8: boot from this offer, ask no other boot
+// server (PXE 2.1 table 2-3).
+func offerPXE(request, reply *dhcpv4.DHCPv4, server netip.Addr, file string) {
+	reply.UpdateOption(dhcpv4.OptClassIdentifier("PXEClient"))
+	reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255}))
+	setBootFile(request, reply, server, file)
+}
+
+// noProxy tells iPXE not to wait for proxyDHCP offers: encapsulated option 176, no-pxedhcp.
+func noProxy(reply *dhcpv4.DHCPv4) {
+	reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(optionIPXE), []byte{176, 1, 1, 255}))
+}
+
 // noImage says why there's nothing for a client's architecture.
 func noImage(request *dhcpv4.DHCPv4) string {
 	for _, a := range architectures(request) {
-		if a != iana.INTEL_X86PC && a != iana.INTEL_X86PC_HTTP {
+		if a != iana.INTEL_X86PC_HTTP {
 			return fmt.Sprintf(": no boot file, there are no images for architecture %d (option 93)", uint16(a))
 		}
 	}
-	return ": no boot file, images need UEFI (set the machine's firmware to UEFI boot)"
+	return ": no boot file, HTTP boot needs UEFI (let a legacy BIOS boot by PXE)"
 }
 
 // setBootFile sets the boot file in the header, and in options 66 and 67 where the client asks for them.

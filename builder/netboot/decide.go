@@ -25,6 +25,8 @@ type Policy struct {
 	HTTPBase string // http://10.1.0.1:8080
 	// Image is the file name of a role's UKI for an architecture by Go's name; empty: there is none.
 	Image func(role, arch string) string
+	// BIOSLoader is the file name of a role's iPXE for PXE ROMs of legacy BIOS; empty: there is none.
+	BIOSLoader func(role string) string
 	// Lease proposes an address of the pool for a machine outside the document; an invalid address: the pool is empty.
 	Lease func(mac string, wish netip.Addr) netip.Addr
 	// BootFrom says what a machine of the document boots; nil: always from the network.

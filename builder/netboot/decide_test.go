@@ -37,7 +37,7 @@ func policyFor(t testing.TB, words string) Policy {
 		"worker arm64": "slipway-worker-0.1.0-arm64.efi",
 	}
 	var held []Lease
-	from := FromNetwork
+	from, bios := FromNetwork, ""
 	for word := range strings.FieldsSeq(words) {
 		switch word {
 		case "unknown=offer":
@@ -57,6 +57,8 @@ func policyFor(t testing.TB, words string) Policy {
 			from = FromDisk
 		case "images=none":
 			images = nil
+		case "ipxe":
+			bios = "slipway-worker-0.1.0-amd64.kpxe"
 		default:
 			t.Fatalf("%q is no word for a policy", word)
 		}
@@ -70,7 +72,8 @@ func policyFor(t testing.TB, words string) Policy {
 	}
 	return Policy{
 		Site: site, HTTPBase: "http://10.1.0.1:8080", Lease: l.propose, MTU: 1500,
-		Image: func(role, arch string) string { return images[role+" "+arch] },
+		Image:      func(role, arch string) string { return images[role+" "+arch] },
+		BIOSLoader: func(string) string { return bios },
 		BootFrom: func(mac net.HardwareAddr) BootFrom {
 			if mac[5] == 0x21 {
 				return from

@@ -38,7 +38,7 @@ func FuzzDecide(f *testing.F) {
 		long = append(append(append(long[:len(long)-1], part...), part...), 255)
 	}
 	f.Add(long)
-	policies := []Policy{policyFor(f, ""), policyFor(f, "unknown=offer held dns"), policyFor(f, "long unknown=offer")}
+	policies := []Policy{policyFor(f, ""), policyFor(f, "unknown=offer held dns"), policyFor(f, "long unknown=offer"), policyFor(f, "ipxe")}
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		asked, err := decode(packet)
 		if err != nil {
@@ -59,6 +59,9 @@ func checkDecision(t *testing.T, asked *dhcpv4.DHCPv4, d Decision, policy Policy
 			t.Errorf("an address is held without an answer: %+v", d)
 		}
 		return
+	}
+	if d.Client == ClientIPXE && (d.Reply.BootFileName != "" || strings.HasSuffix(string(d.Reply.Options.Get(dhcpv4.OptionBootfileName)), bootspec.ExtBIOS)) {
+		t.Error("iPXE is given iPXE: a loop")
 	}
 	if d.Hold > 0 && (d.Known || !policy.Site.Pool.Contains(d.Address)) {
 		t.Errorf("%s is held, which isn't the pool's to give to this client", d.Address)

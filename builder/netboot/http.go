@@ -24,6 +24,7 @@ import (
 // the address leased to that node, and takes reports only from there.
 type handler struct {
 	site      *Site
+	base      string // of its own URLs
 	artifacts *artifacts
 	states    *states
 	config    func(name string) ([]byte, error)
@@ -34,6 +35,7 @@ type handler struct {
 func (h *handler) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+bootspec.RouteArtifacts+"{name}", h.serveArtifact)
+	mux.HandleFunc("GET "+routeIPXE+"{image}/{file}", h.serveIPXE)
 	mux.HandleFunc("GET "+bootspec.RouteConfig, h.serveConfig)
 	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)
 	mux.HandleFunc("GET "+bootspec.RouteNodes, h.serveNodes)

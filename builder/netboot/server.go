@@ -126,12 +126,13 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context) error {
 	site, log, link := s.config.Site, s.config.Log, s.sockets.link
 	image := func(role, arch string) string { return s.artifacts.uki[imageKey{role, arch}] }
+	loader := func(role string) string { return s.artifacts.bios[role] }
 	d := &dhcp{
-		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
+		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
 		states: s.states, leases: s.leases, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
 	h := &handler{
-		site: site, artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
+		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
 		reports: &reportLimit{now: s.config.Now},
 	}
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})

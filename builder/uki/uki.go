@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strings"
 )
@@ -203,20 +204,51 @@ func writeSection(header []byte, s Section, memory, file, raw uint32) {
 
 // Read is the sections of a PE image, without their padding. Their data are parts of pe.
 func Read(pe []byte) ([]Section, error) {
-	h, err := readHeaders(pe)
+	parts, err := locate(pe, int64(len(pe)))
 	if err != nil {
 		return nil, err
 	}
 	var found []Section
+	for _, p := range parts {
+		found = append(found, Section{Name: p.Name, Data: pe[p.At : p.At+p.Size : p.At+p.Size]})
+	}
+	return found, nil
+}
+
+// Part is where a section's bytes lie in a file.
+type Part struct {
+	Name     string
+	At, Size int64 // bytes
+}
+
+// maxHeaders bounds what is read of a file to find its sections, in bytes.
+const maxHeaders = 64 << 10
+
+// Locate finds the sections of an image file of size bytes, without their padding.
+func Locate(r io.ReaderAt, size int64) ([]Part, error) {
+	head := make([]byte, min(size, maxHeaders))
+	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+		return nil, fmt.Errorf("cannot read image: %w", err)
+	}
+	return locate(head, size)
+}
+
+// locate finds the sections of an image by its beginning.
+func locate(pe []byte, total int64) ([]Part, error) {
+	h, err := readHeaders(pe)
+	if err != nil {
+		return nil, err
+	}
+	var found []Part
 	for i := range h.sections {
 		s := pe[h.table+i*sectionHeaderSize:]
 		name := strings.TrimRight(string(s[:8]), "\x00")
 		size := int64(min(binary.LittleEndian.Uint32(s[8:]), binary.LittleEndian.Uint32(s[16:])))
 		at := int64(binary.LittleEndian.Uint32(s[20:]))
-		if at+size > int64(len(pe)) {
-			return nil, fmt.Errorf("%w: section %q of %d bytes at %d is cut off at %d", ErrFormat, name, size, at, len(pe))
+		if at+size > total {
+			return nil, fmt.Errorf("%w: section %q of %d bytes at %d is cut off at %d", ErrFormat, name, size, at, total)
 		}
-		found = append(found, Section{Name: name, Data: pe[at : at+size : at+size]})
+		found = append(found, Part{Name: name, At: at, Size: size})
 	}
 	return found, nil
 }

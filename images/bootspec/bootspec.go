@@ -95,5 +95,6 @@ const (
 	ExtKernel   = ".vmlinuz"
 	ExtInitrd   = ".initrd"
 	ExtCmdline  = ".cmdline"
+	ExtBIOS     = ".kpxe" // iPXE for legacy BIOS
 	ExtManifest = ".json"
 )

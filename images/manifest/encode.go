@@ -20,6 +20,7 @@ const (
 	KindKernel  = "kernel"
 	KindInitrd  = "initrd"
 	KindCmdline = "cmdline"
+	KindBIOS    = "bios"    // iPXE for the PXE ROMs of legacy BIOS
 	KindDisk    = "disk"    // disk image for devices with sectors of 512 bytes
 	KindDisk4K  = "disk-4k" // and of 4096
 	KindISO     = "iso"     // disk image that boots from CD-ROM too

@@ -1,0 +1,189 @@
+package netboot
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/slipway-os/slipway/builder/uki"
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
+)
+
+// A machine with legacy BIOS can't run a UKI. Its PXE ROM gets iPXE (undionly.kpxe) by TFTP; iPXE, which asks again and says
+// that it is iPXE, gets a script by HTTP, and by it kernel and initrd, out of the UKI's own sections. A ROM that is iPXE
+// already begins with the script. iPXE is never given iPXE, so there is no loop.
+
+// routeIPXE + image + "/" + one of script, linux and initrd is what iPXE boots.
+const routeIPXE = "/ipxe/"
+
+// Files of an image for iPXE. The name of the initrd is also what the kernel's command line calls it.
+const (
+	fileScript = "boot.ipxe"
+	fileKernel = "linux"
+	fileInitrd = "initrd"
+)
+
+// isBIOS says that a client is one of legacy BIOS: it names no other architecture (RFC 4578 section 2.1).
+func isBIOS(request *dhcpv4.DHCPv4) bool {
+	return !slices.ContainsFunc(architectures(request), func(a iana.Arch) bool { return a != iana.INTEL_X86PC })
+}
+
+// bootBIOS adds what a client of legacy BIOS boots and says it in words.
+func (d *Decision) bootBIOS(request, reply *dhcpv4.DHCPv4, policy Policy) string {
+	image := policy.Image(d.Machine.Role, "amd64")
+	if image == "" {
+		return fmt.Sprintf(": no boot file, there's no image of role %s for amd64", d.Machine.Role)
+	}
+	if d.Client == ClientIPXE {
+		return scriptFor(request, reply, policy.HTTPBase+routeIPXE+strings.TrimSuffix(image, bootspec.ExtUKI)+"/"+fileScript)
+	}
+	loader := policy.BIOSLoader(d.Machine.Role)
+	if loader == "" {
+		return ": no boot file, the image has no iPXE for legacy BIOS (bake it with package ipxe in the definition, or set the machine's firmware to UEFI boot)"
+	}
+	offerPXE(request, reply, policy.Site.Server, loader)
+	return ", TFTP " + loader
+}
+
+// scriptFor answers iPXE on legacy BIOS.
+func scriptFor(request, reply *dhcpv4.DHCPv4, url string) string {
+	if lacksHTTP(request.Options.Get(dhcpv4.GenericOptionCode(optionIPXE))) {
+		return ": no boot file, this iPXE has no HTTP (let the machine boot by its ROM's own PXE instead)"
+	}
+	noProxy(reply)
+	reply.UpdateOption(dhcpv4.OptBootFileName(url))
+	return ", " + url
+}
+
+// Encapsulated options by which iPXE says what it can do (its include/ipxe/features.h), and that it has HTTP.
+const (
+	ipxeFirstFeature = 16
+	ipxeLastFeature  = 47
+	ipxeHTTP         = 19
+)
+
+// lacksHTTP says whether iPXE tells features, and HTTP is none of them. What is cut off tells nothing more.
+func lacksHTTP(options []byte) bool {
+	told := false
+	for len(options) >= 2 && options[0] != endOption {
+		switch code := options[0]; {
+		case code == 0: // pad
+			options = options[1:]
+			continue
+		case code == ipxeHTTP:
+			return false
+		case code >= ipxeFirstFeature && code <= ipxeLastFeature:
+			told = true
+		}
+		options = options[min(len(options), 2+int(options[1])):]
+	}
+	return told
+}
+
+// script is what iPXE does with an image: the kernel's whole command line, and the name of the initrd for kernels that are
+// started by EFI. When something fails the machine starts anew and asks again: there may be another image by then.
+func script(base, image, cmdline string) (string, error) {
+	words := strings.Fields(cmdline)
+	if slices.ContainsFunc(words, func(w string) bool { return w == "||" || w == "&&" || strings.ContainsAny(w, "${}\x00") }) {
+		return "", errors.New("its command line has what means something else to iPXE: ||, &&, $, { or }")
+	}
+	from := base + routeIPXE + image + "/"
+	return fmt.Sprintf(`#!ipxe
+echo %s
+kernel %s%s %s initrd=%s || goto failed
+initrd %s%s || goto failed
+boot || goto failed
+:failed
+echo Cannot boot %s. This machine starts anew in 30 seconds.
+sleep 30
+reboot
+`, image, from, fileKernel, strings.Join(words, " "), fileInitrd, from, fileInitrd, image), nil
+}
+
+// serveIPXE serves the script, or a part of a UKI.
+func (h *handler) serveIPXE(w http.ResponseWriter, r *http.Request) {
+	image, name := r.PathValue("image"), r.PathValue("file")
+	file, artifact, err := h.artifacts.open(image + bootspec.ExtUKI)
+	section, ok := map[string]string{fileScript: ".cmdline", fileKernel: ".linux", fileInitrd: ".initrd"}[name]
+	if err == nil {
+		defer file.Close()
+	}
+	if errors.Is(err, fs.ErrNotExist) || !ok || err == nil && artifact.Kind != manifest.KindUKI {
+		http.NotFound(w, r)
+		return
+	}
+	var part *io.SectionReader
+	if err == nil {
+		part, err = sectionOf(file, artifact.Size, section)
+	}
+	if err == nil && name == fileScript {
+		err = h.serveScript(w, part, image)
+	} else if err == nil {
+		h.servePart(w, r, part, artifact, name)
+	}
+	if err != nil {
+		h.log.Error("http: cannot serve an image to iPXE", "to", r.RemoteAddr, "image", image, "file", name, "error", err)
+		http.Error(w, "the server cannot serve this; its log says why", http.StatusInternalServerError)
+	}
+}
+
+func sectionOf(file *os.File, size int64, name string) (*io.SectionReader, error) {
+	parts, err := uki.Locate(file, size)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range parts {
+		if p.Name == name {
+			return io.NewSectionReader(file, p.At, p.Size), nil
+		}
+	}
+	return nil, fmt.Errorf("it has no section %s", name)
+}
+
+// maxCmdline bounds a kernel's command line in bytes: twice of what Linux takes on x86.
+const maxCmdline = 4096
+
+func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, image string) error {
+	if cmdline.Size() > maxCmdline {
+		return fmt.Errorf("a command line of %d bytes", cmdline.Size())
+	}
+	text, err := io.ReadAll(cmdline)
+	if err != nil {
+		return err
+	}
+	out, err := script(h.base, image, string(text))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = io.WriteString(w, out)
+	return nil
+}
+
+// servePart serves kernel or initrd. The initrd is the last that iPXE takes.
+func (h *handler) servePart(w http.ResponseWriter, r *http.Request, part *io.SectionReader, artifact manifest.Artifact, name string) {
+	patience := time.Minute + time.Duration(part.Size()/slowest)*time.Second
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience))
+	w.Header().Set("ETag", `"`+artifact.SHA256+"-"+name+`"`)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	counted := &countingWriter{ResponseWriter: w}
+	http.ServeContent(counted, r, "", time.Time{}, part)
+	if counted.written != part.Size() {
+		return
+	}
+	h.log.Info("http: sent", "client", r.RemoteAddr, "file", artifact.Name, "part", name, "bytes", part.Size())
+	if name == fileInitrd {
+		h.states.kernelSent(h.site, remote(r), "HTTP for iPXE", artifact.Name, artifact.Size)
+	}
+}
