@@ -242,3 +242,54 @@ func TestDevicesListsNoLoops(t *testing.T) {
 		}
 	}
 }
+
+// TestKindsOfDevices: folders of /sys as real machines have them, with what matters in them.
+func TestKindsOfDevices(t *testing.T) {
+	root := t.TempDir()
+	for _, c := range []struct {
+		dir   string
+		files map[string]string // relative to dir
+		want  string
+	}{
+		{"devices/pci0000:00/0000:00:14.0/usb2/2-3/2-3:1.0/host4/target4:0:0/4:0:0:0/block/sdb", map[string]string{
+			"removable": "1", "device/vendor": "SanDisk ", "device/model": "Ultra Fit       ", "../../../../../../idVendor": "0781", "../../../../../../serial": "4C530001",
+		}, "SanDisk Ultra Fit, 4C530001, usb, removable"},
+		{"devices/pci0000:00/0000:00:14.0/usb2/2-4/2-4:1.0/host5/target5:0:0/5:0:0:0/block/sdc", map[string]string{ // a fast one, which says it is a disk
+			"removable": "0", "device/model": "Extreme\x1b[31m", "device/vpd_pg80": "\x00\x80\x00\x04AB12", "../../../../../../idVendor": "0781", "../../../../../../removable": "removable",
+		}, "Extreme[31m, AB12, usb, removable"},
+		{"devices/pci0000:00/0000:00:14.0/usb2/2-5/2-5:1.0/host6/target6:0:0/6:0:0:0/block/sdd", map[string]string{ // soldered onto the board
+			"removable": "0", "../../../../../../idVendor": "0781", "../../../../../../removable": "fixed",
+		}, ", , usb, fixed"},
+		{"devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sda", map[string]string{
+			"removable": "0", "device/model": "Samsung SSD 870", "device/vpd_pg80": "\x00\x80\x00\x06S5Y1NG",
+		}, "Samsung SSD 870, S5Y1NG, sata, fixed"},
+		{"devices/pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1", map[string]string{
+			"removable": "0", "device/model": "WD_BLACK SN850X 1000GB", "device/serial": "22190W",
+		}, "WD_BLACK SN850X 1000GB, 22190W, nvme, fixed"},
+		{"devices/pci0000:00/0000:00:1a.0/mmc_host/mmc0/mmc0:aaaa/block/mmcblk0", map[string]string{
+			"removable": "0", "device/type": "SD", "device/serial": "0x1234",
+		}, ", 0x1234, mmc, removable"},
+		{"devices/pci0000:00/0000:00:1b.0/mmc_host/mmc1/mmc1:0001/block/mmcblk1", map[string]string{
+			"removable": "0", "device/type": "MMC",
+		}, ", , mmc, fixed"},
+		{"devices/pci0000:00/0000:00:04.0/virtio1/block/vda", map[string]string{
+			"removable": "0", "serial": "disk-1", "device/vendor": "0x1af4",
+		}, ", disk-1, virtio, fixed"},
+	} {
+		dir := filepath.Join(root, c.dir)
+		for name, text := range c.files {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(text+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d := (&machine{}).device(dir)
+		got := fmt.Sprintf("%s, %s, %s, %s", d.Model, d.Serial, d.Transport, map[bool]string{true: "removable", false: "fixed"}[d.Removable])
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", filepath.Base(dir), got, c.want)
+		}
+	}
+}

@@ -28,7 +28,11 @@ func mapImage(t testing.TB, path string) (packed string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	m, err := blockmap.Make(f, imageSize)
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := blockmap.Make(f, info.Size())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +48,7 @@ func mapImage(t testing.TB, path string) (packed string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	z.ResetContentSize(&b, imageSize)
+	z.ResetContentSize(&b, info.Size())
 	if _, err := z.Write(data); err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
 // Command figures measures what docs/figures.md keeps, and prints it as that page's table: bakes from warm caches and
-// after one changed file, sizes, memory, and the way from power on to Ready. It is not a test: it judges nothing.
+// after one changed file, sizes, flashing, memory, and the way from power on to Ready. It is not a test: it judges nothing.
 //
 // It wants bin/slipway built, and root for the rack (without it the rack is left out).
 package main
@@ -41,6 +41,7 @@ func measure() error {
 		func() ([]row, error) { return warm(bake) },
 		func() ([]row, error) { return changed(work) },
 		func() ([]row, error) { return sizes(images) },
+		func() ([]row, error) { return flashes(work) },
 		func() ([]row, error) { return rack(work, images) },
 	} {
 		more, err := measure()
