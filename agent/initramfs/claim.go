@@ -24,7 +24,7 @@ func (b *boot) claimConfig(ctx context.Context) error {
 	var err error
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
 		var again bool
-		if b.config, again, err = claim(ctx, b.client, address); err == nil {
+		if again, err = b.claim(ctx, address); err == nil {
 			b.log.Info("configuration claimed", "bytes", len(b.config))
 			return nil
 		}
@@ -50,31 +50,32 @@ func smbios(field string) string {
 }
 
 // claim asks once; again says if another try may help.
-func claim(ctx context.Context, client *http.Client, address string) (config []byte, again bool, err error) {
+func (b *boot) claim(ctx context.Context, address string) (again bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, false, err
+		return false, err
 	}
-	resp, err := client.Do(req)
+	resp, err := b.client.Do(req)
 	if err != nil {
-		return nil, true, err
+		return true, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		err := fmt.Errorf("the boot server says %s: %s", resp.Status, oneLine(reason))
-		return nil, resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests, err
+		return resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests, err
 	}
-	config, err = io.ReadAll(io.LimitReader(resp.Body, maxConfig+1))
+	config, err := io.ReadAll(io.LimitReader(resp.Body, maxConfig+1))
 	if err != nil {
-		return nil, true, err
+		return true, err
 	}
 	if len(config) > maxConfig {
-		return nil, false, fmt.Errorf("it is over %d bytes", maxConfig)
+		return false, fmt.Errorf("it is over %d bytes", maxConfig)
 	}
-	return config, false, nil
+	b.config, b.again = config, resp.Header.Get(bootspec.HeaderInstall) == bootspec.InstallAgain
+	return false, nil
 }
 
 // oneLine is the first line of a text from outside.

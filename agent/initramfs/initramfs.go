@@ -1,7 +1,7 @@
 // Package initramfs is the first stage of a node: /init in the initramfs, from the kernel's start to systemd.
 //
 // Steps, in order: kernel file systems, modules, where to boot from; then the root image from the network or from a
-// medium, verity, mounts, the node's configuration, storage, provisioning, switch_root. Each is a short function on boot,
+// medium, verity, mounts, the node's configuration, installation, storage, provisioning, switch_root. Each is a short function on boot,
 // writes lines to /dev/kmsg that a person can follow, and may be run again. When one fails, the reason is shown and
 // reported, and the machine starts anew after a pause.
 //
@@ -46,6 +46,7 @@ type boot struct {
 	image   *os.File // the root image in memory
 	device  string   // /dev/dm-0
 	config  []byte   // the node's Ignition configuration: a secret
+	again   bool     // the boot server wants the node to install itself once more
 
 }
 
@@ -76,6 +77,7 @@ func (b *boot) steps() []step {
 		{"claim", b.readConfig},
 	}
 	last := []step{
+		{"install", b.install},
 		{"storage", b.mountStorage},
 		{"provision", b.provision},
 		{"switch", b.switchRoot},

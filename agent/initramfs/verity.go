@@ -24,7 +24,6 @@ func (b *boot) activate(context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.image.Close() // the loop device has it
 	if err := b.verify(table.params(loop, loop, b.root.Data/bootspec.VerityBlockSize)); err != nil {
 		return err
 	}

@@ -76,6 +76,9 @@ func (j Job) Run(ctx context.Context) (*disk.Disk, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := len(j.Config.Document); n == 0 || n > bootspec.MaxConfig {
+		return nil, fmt.Errorf("a node configuration of %d bytes can't be kept on a disk: the limit is %d", n, bootspec.MaxConfig)
+	}
 	if j.Size < need {
 		return nil, fmt.Errorf("%w: it has %d MiB, and %d MiB are needed", disk.ErrSmall, j.Size/mib, need/mib)
 	}
