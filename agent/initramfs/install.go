@@ -37,6 +37,9 @@ func (b *boot) install(ctx context.Context) error {
 		b.settle()
 		return nil
 	}
+	if _, err := os.Stat("/sys/firmware/efi"); err != nil && b.args[bootspec.ArgSource] == "" {
+		return stopError{errors.New("cannot install: this machine booted by legacy BIOS, and the disk would boot by UEFI only (set its firmware to UEFI, or remove install: from the node)")}
+	}
 	drive, err := b.chooseTarget(ctx, node.Install.Disk)
 	if err != nil {
 		return stopError{fmt.Errorf("cannot install: %w", err)}
