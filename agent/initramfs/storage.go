@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,16 +68,20 @@ func (b *boot) mountState(ctx context.Context, node bootspec.Node) error {
 		return err
 	}
 	defer before.Close()
-	if err := b.tools().Mount(state, sysroot+"/var", 0); err != nil {
+	if err := b.tools().Mount(state, stateFolder, 0); err != nil {
 		return err
 	}
-	if err := claimState(sysroot+"/var", node.Cluster+"/"+node.Name); err != nil {
+	folder, err := nodeFolder(stateFolder, node)
+	if err != nil {
 		return stopError{fmt.Errorf("state on %s: %w", device, err)}
+	}
+	if err := unix.Mount(folder, sysroot+"/var", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("cannot mount %s at /var: %w", folder, err)
 	}
 	if err := copyBelow(before, "/var"); err != nil {
 		return err
 	}
-	b.log.Info("state is mounted at /var", "device", device)
+	b.log.Info("state is mounted at /var", "device", device, "folder", strings.TrimPrefix(folder, stateFolder+"/"))
 	return nil
 }
 
@@ -91,7 +94,7 @@ func (b *boot) stateDevice(ctx context.Context, match *bootspec.DiskMatch) (stri
 			return "", fmt.Errorf("the state's drive: %w", err)
 		}
 		if b.medium == nil || d.Name != b.medium.Drive.Name {
-			return stopping(media.Place(d, bootspec.LabelState, 0))
+			return stopping(media.Place(d, bootspec.LabelState, 0, ""))
 		}
 	}
 	if !ok {
@@ -137,7 +140,7 @@ func (b *boot) mountVolume(ctx context.Context, v bootspec.Volume) error {
 	if b.medium != nil && d.Name == b.medium.Drive.Name {
 		return stopError{fmt.Errorf("%s is the drive this machine boots from, and all that is free there is the state's: choose another", d.Path)}
 	}
-	device, err := media.Place(d, volumePrefix+v.Name, v.Size)
+	device, err := media.Place(d, volumePrefix+v.Name, v.Size, v.Overwrite)
 	if err != nil {
 		return stopError{err}
 	}
@@ -163,34 +166,35 @@ func checkMount(path string) error {
 	return fmt.Errorf("it cannot be mounted at %q: only below /var, /srv, /opt and /home", path)
 }
 
-// owner is the file on the state that says whose it is.
-const owner = "lib/slipway/owner"
+// stateFolder is where the state's file system is mounted.
+const stateFolder = bootspec.RunDirectory + "/state"
 
-// claimState writes whose state it is, or checks it: another node's identity, its part of etcd and its containers are not
-// this node's.
-func claimState(folder, name string) error {
-	root, err := os.OpenRoot(folder)
+// nodeFolder makes a node's folder in the state, CLUSTER/NODE: another node's identity, its part of etcd and its containers
+// are not this node's, and a medium may get another node's configuration.
+func nodeFolder(state string, node bootspec.Node) (string, error) {
+	for _, name := range []string{node.Cluster, node.Name} {
+		if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") || name == "lost+found" {
+			return "", fmt.Errorf("the node %q of cluster %q cannot have a folder of that name", node.Name, node.Cluster)
+		}
+	}
+	root, err := os.OpenRoot(state)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer root.Close()
-	was, err := root.ReadFile(owner)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return errors.Join(root.MkdirAll(filepath.Dir(owner), 0o755), root.WriteFile(owner, []byte(name+"\n"), 0o644))
-	case err != nil:
-		return fmt.Errorf("cannot tell whose it is: %w", err)
-	case strings.TrimSpace(string(was)) == "": // its writing was cut off
-		return root.WriteFile(owner, []byte(name+"\n"), 0o644)
-	case strings.TrimSpace(string(was)) != name:
-		return fmt.Errorf("it is %q's, and this is %s: wipe that partition, or flash the whole medium again, to make it this node's",
-			strings.TrimSpace(string(was[:min(len(was), 600)])), name)
+	folder := filepath.Join(node.Cluster, node.Name)
+	// Only root may look at what other nodes have left.
+	if err := errors.Join(root.Chmod(".", 0o700), root.MkdirAll(folder, 0o755)); err != nil {
+		return "", fmt.Errorf("cannot make the node's folder: %w", err)
 	}
-	return nil
+	return filepath.Join(state, folder), nil
 }
 
-// loadFileSystem loads a file system's driver from the root image: the initrd hasn't it.
+// loadFileSystem loads a file system's driver, from the root image if the initrd hasn't it.
 func (b *boot) loadFileSystem(name string) {
+	if b.loader.Load(name) == nil {
+		return
+	}
 	loader, err := modules.NewLoader(filepath.Join(sysroot, "usr/lib/modules", kernelRelease()), b.log)
 	if err == nil {
 		err = loader.Load(name)

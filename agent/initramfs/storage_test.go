@@ -5,18 +5,31 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/slipway-os/slipway/images/bootspec"
 )
 
-func TestStateBelongsToOneNode(t *testing.T) {
+func TestEachNodeHasItsOwnState(t *testing.T) {
 	dir := t.TempDir()
-	must(t, claimState(dir, "lab/worker-1"), claimState(dir, "lab/worker-1"))
-	if err := claimState(dir, "lab/worker-2"); err == nil || !strings.Contains(err.Error(), `it is "lab/worker-1"'s, and this is lab/worker-2`) {
-		t.Errorf("got %v", err)
+	for range 2 {
+		for _, name := range []string{"worker-1", "worker-2"} {
+			folder, err := nodeFolder(dir, bootspec.Node{Cluster: "lab", Name: name})
+			if err != nil || folder != filepath.Join(dir, "lab", name) {
+				t.Errorf("%s, %v", folder, err)
+			}
+			must(t, os.WriteFile(filepath.Join(folder, name), nil, 0o600))
+		}
 	}
-	must(t, os.WriteFile(filepath.Join(dir, owner), nil, 0o644)) // a power cut
-	must(t, claimState(dir, "lab/worker-1"))
-	if err := claimState(dir, "lab/worker-2"); err == nil {
-		t.Error("after a power cut it is anybody's")
+	if got := tree(t, dir); strings.Count(got, "worker-") != 6 { // two folders, a file in each: its path has the name twice
+		t.Errorf("%s", got)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	for _, n := range []bootspec.Node{{}, {Cluster: "lab"}, {Cluster: "..", Name: "x"}, {Cluster: "lab", Name: "a/b"}, {Cluster: "lost+found", Name: "x"}} {
+		if folder, err := nodeFolder(dir, n); err == nil {
+			t.Errorf("%+v has folder %s", n, folder)
+		}
 	}
 }
 

@@ -269,11 +269,11 @@ func TestPlaceMakesPartitionsOnDrivesOfOurs(t *testing.T) {
 		{"slipway-data-b", 0, d.Path + "p2"},
 		{"slipway-data-a", 20 * mib, d.Path + "p1"}, // it is there
 	} {
-		if got, err := Place(d, c.label, c.size); err != nil || got != c.want {
+		if got, err := Place(d, c.label, c.size, ""); err != nil || got != c.want {
 			t.Errorf("%s: %s, %v", c.label, got, err)
 		}
 	}
-	if _, err := Place(d, "slipway-data-c", 0); !errors.Is(err, disk.ErrNoRoom) {
+	if _, err := Place(d, "slipway-data-c", 0, ""); !errors.Is(err, disk.ErrNoRoom) {
 		t.Errorf("a full drive: %v", err)
 	}
 	if got := withPartitions(t, d).Partitions; len(got) != 2 || got[0].Size != 20*mib || got[1].Start != 21*mib {
@@ -282,10 +282,10 @@ func TestPlaceMakesPartitionsOnDrivesOfOurs(t *testing.T) {
 }
 
 func TestPlaceRefusesWhatIsNotOurs(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "drive")
+	var path string
 	for name, fill := range map[string]func() error{
 		"a file system": func() error {
-			return os.WriteFile(path, append(make([]byte, 2000), append([]byte("ext"), make([]byte, 50*mib)...)...), 0o600)
+			return os.WriteFile(path, append(make([]byte, 2000), append([]byte("ext"), make([]byte, 50*mib-2003)...)...), 0o600)
 		},
 		"another's table": func() error {
 			if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 50*mib)); err != nil {
@@ -294,6 +294,7 @@ func TestPlaceRefusesWhatIsNotOurs(t *testing.T) {
 			return exec.Command("sgdisk", "-n", "1:0:0", "-c", "1:photos", path).Run()
 		},
 	} {
+		path = filepath.Join(t.TempDir(), "drive")
 		if err := fill(); err != nil {
 			t.Skip(err)
 		}
@@ -301,12 +302,17 @@ func TestPlaceRefusesWhatIsNotOurs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = Place(drives.Drive{Path: path, Size: int64(len(before)), SectorSize: 512}, "slipway-data-a", 0)
+		_, err = Place(drives.Drive{Path: path, Size: int64(len(before)), SectorSize: 512}, "slipway-data-a", 0, "another id")
 		if !errors.Is(err, ErrForeign) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
 			t.Errorf("%s was changed: %v", name, err)
+		}
+		_, id, _ := strings.Cut(err.Error(), "its id is ")
+		confirmed := loopDrive(t, drives.Drive{Path: path, Size: int64(len(before)), SectorSize: 512})
+		if got, err := Place(confirmed, "slipway-data-a", 0, strings.TrimSuffix(id, ")")); err != nil || got != confirmed.Path+"p1" {
+			t.Errorf("%s, given up by its id: %s, %v", name, got, err)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package media
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-os/slipway/agent/drives"
+	"github.com/slipway-os/slipway/agent/signature"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/disk"
 )
@@ -20,14 +20,15 @@ import (
 var ErrForeign = errors.New("it holds data that is not Slipway's")
 
 // Place is the block device of the partition with a label on a drive. A drive that is empty gets a partition table, one that
-// holds only partitions of ours gets another partition of size bytes (0: the rest); anything else is ErrForeign.
-func Place(d drives.Drive, label string, size int64) (device string, err error) {
+// holds only partitions of ours gets another partition of size bytes (0: the rest); anything else is ErrForeign, unless
+// overwrite is the id of what is there (agent/signature): then all of it is given up.
+func Place(d drives.Drive, label string, size int64, overwrite string) (device string, err error) {
 	f, err := os.OpenFile(d.Path, os.O_RDWR, 0)
 	if err != nil {
 		return "", fmt.Errorf("cannot use drive %s: %w", d.Path, err)
 	}
 	defer f.Close()
-	p, made, err := place(f, d, label, size)
+	p, made, err := place(f, d, label, size, overwrite)
 	if err != nil {
 		return "", fmt.Errorf("cannot make partition %s on %s: %w", label, d.Path, err)
 	}
@@ -39,43 +40,39 @@ func Place(d drives.Drive, label string, size int64) (device string, err error) 
 	return partitionPath(d.Path, p.Index), nil
 }
 
-func place(f *os.File, d drives.Drive, label string, size int64) (p disk.Partition, made bool, err error) {
+func place(f *os.File, d drives.Drive, label string, size int64, overwrite string) (p disk.Partition, made bool, err error) {
 	n := disk.NewPartition{Label: label, Type: bootspec.PartitionTypeState, GUID: newGUID(), Size: size}
 	found, err := disk.Read(f, d.Size)
-	if err == nil {
+	if err == nil && ours(found) {
 		if p, ok := found.Partition(label); ok {
 			return p, false, nil
-		}
-		for _, p := range found.Partitions {
-			if !strings.HasPrefix(p.Label, "slipway-") {
-				return disk.Partition{}, false, fmt.Errorf("%w: partition %d (%s); wipe the drive if nobody needs that", ErrForeign, p.Index, p.Label)
-			}
 		}
 		p, err := disk.Add(f, d.Size, n)
 		return p, true, err
 	}
-	if blank, err := isBlank(f, d.Size); err != nil {
+	marks, err := signature.Find(f, d.Size)
+	if err != nil {
 		return disk.Partition{}, false, err
-	} else if !blank {
-		return disk.Partition{}, false, fmt.Errorf("%w; wipe the drive if nobody needs that", ErrForeign)
+	}
+	if id := signature.ID(marks); id != overwrite && id != "" {
+		var words []string
+		for _, m := range marks {
+			words = append(words, m.String())
+		}
+		return disk.Partition{}, false, fmt.Errorf("%w: %s (its id is %s)", ErrForeign, strings.Join(words, "; "), id)
 	}
 	p, err = disk.Create(f, d.Size, d.SectorSize, newGUID(), n)
 	return p, true, err
 }
 
-// isBlank tells whether there are only zeros where a table, a file system, a RAID or a volume group would show.
-func isBlank(f *os.File, size int64) (bool, error) {
-	const far = 1 << 20
-	b := make([]byte, min(far, size))
-	for _, at := range []int64{0, max(0, size-far)} {
-		if _, err := f.ReadAt(b, at); err != nil {
-			return false, err
-		}
-		if !bytes.Equal(b, make([]byte, len(b))) {
-			return false, nil
+// ours tells whether all partitions are of this product.
+func ours(d *disk.Disk) bool {
+	for _, p := range d.Partitions {
+		if !strings.HasPrefix(p.Label, "slipway-") {
+			return false
 		}
 	}
-	return true, nil
+	return len(d.Partitions) > 0
 }
 
 // newGUID is a random one (RFC 9562, section 5.4).

@@ -9,7 +9,7 @@ var allowed = map[string][]string{
 	"agent/firstboot":          {"agent/bootcount", "agent/network", "agent/status", "agent/units", "images/bootspec", "github.com/coreos/go-systemd", "golang.org/x/sys"},
 	"agent/initramfs":          {"agent/bootentry", "agent/console", "agent/drives", "agent/install", "agent/media", "agent/modules", "agent/network", "agent/provision", "agent/status", "agent/storage", "images/bootspec", "images/disk", "images/manifest", "golang.org/x/sys"},
 	"agent/install":            {"agent/signature", "images/bootspec", "images/disk", "golang.org/x/sys"},
-	"agent/media":              {"agent/drives", "images/bootspec", "images/disk", "golang.org/x/sys"},
+	"agent/media":              {"agent/drives", "agent/signature", "images/bootspec", "images/disk", "golang.org/x/sys"},
 	"agent/modules":            {"golang.org/x/sys"},
 	"agent/network":            {"images/bootspec", "github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/sys"},
 	"agent/provision":          {"images/bootspec"},

@@ -68,7 +68,7 @@ func kept(t *testing.T, path string) string {
 	if out, err := exec.Command("e2fsck", "-f", "-p", state).CombinedOutput(); err != nil && err.(*exec.ExitError).ExitCode() > 1 {
 		t.Errorf("e2fsck: %v: %s", err, out)
 	}
-	out, err := exec.Command("debugfs", "-R", "cat /lib/boots", state).Output()
+	out, err := exec.Command("debugfs", "-R", "cat /lab/worker-1/lib/boots", state).Output()
 	must(t, err)
 	return string(out)
 }

@@ -72,6 +72,14 @@ func medium(t *testing.T, image string) string {
 	return path
 }
 
+// blank is an empty disk of 256 MiB.
+func blank(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	must(t, os.WriteFile(path, nil, 0o600), os.Truncate(path, 256<<20))
+	return path
+}
+
 // partition finds a partition of a medium.
 func partition(t *testing.T, path, label string) disk.Partition {
 	t.Helper()
