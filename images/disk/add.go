@@ -24,6 +24,9 @@ func Add(d Device, size int64, n NewPartition) (Partition, error) {
 	if err != nil {
 		return Partition{}, err
 	}
+	if err := t.fits(size); err != nil {
+		return Partition{}, err
+	}
 	index, start := 0, int64(alignment)
 	for i := range t.count {
 		if [16]byte(t.data[i*t.entrySize:]) == [16]byte{} {

@@ -2,8 +2,10 @@ package disk
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -288,3 +290,66 @@ func TestARangeKeepsToItself(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 }
+
+// FuzzGrow lets a table say anything with checksums that are right. What Grow accepts it leaves as a table that can be read,
+// with the same partitions.
+func FuzzGrow(f *testing.F) {
+	const size = 4 * mib
+	image := make([]byte, 64<<10)
+	l := small(f, 512)
+	p, err := l.resolve()
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := writeTables(medium{memory{image}, false}, l, p); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(image[512:604], image[1024:1024+128*7])
+	f.Fuzz(func(t *testing.T, header, entries []byte) {
+		if len(header) > 512 || len(entries) > 64<<10 {
+			return
+		}
+		d := &ram{bytes: make([]byte, size)}
+		h := d.bytes[512:1024]
+		copy(h, header)
+		le := binary.LittleEndian
+		at, n := le.Uint64(h[72:])*512, uint64(le.Uint32(h[80:]))*uint64(le.Uint32(h[84:]))
+		if at < size && n <= maxEntryData && at+n <= size {
+			if at != 512 {
+				copy(d.bytes[at:at+n], entries)
+			}
+			le.PutUint32(h[88:], crc32.ChecksumIEEE(d.bytes[at:at+n]))
+		}
+		clear(h[16:20])
+		if n := le.Uint32(h[12:]); n <= 512 {
+			le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:n]))
+		}
+		before, err := Read(d, size)
+		if err != nil {
+			return
+		}
+		state, _, err := Grow(d, size)
+		if err != nil {
+			return
+		}
+		after, err := Read(d, size)
+		if err != nil || len(after.Partitions) != len(before.Partitions) {
+			t.Fatalf("%v: before %+v, after %+v", err, before, after)
+		}
+		if got, _ := after.Partition(state.Label); got != state {
+			t.Errorf("the state is %+v, told was %+v", got, state)
+		}
+	})
+}
+
+// ram is a device in memory.
+type ram struct{ bytes []byte }
+
+func (r *ram) ReadAt(p []byte, at int64) (int, error) { return bytes.NewReader(r.bytes).ReadAt(p, at) }
+func (r *ram) WriteAt(p []byte, at int64) (int, error) {
+	if at < 0 || at+int64(len(p)) > int64(len(r.bytes)) {
+		return 0, io.ErrShortWrite
+	}
+	return copy(r.bytes[at:], p), nil
+}
+func (r *ram) Sync() error { return nil }

@@ -255,6 +255,9 @@ func clean(name string) string {
 func (f *fat) content(r record) (io.Reader, error) {
 	var runs []io.Reader
 	var at, size int64 // the run that is being collected
+	if r.size() > int64(f.clusters)*f.cluster {
+		return nil, fmt.Errorf("%w: a file of %d bytes", errFAT, r.size())
+	}
 	cluster := r.cluster()
 	for left := r.size(); left > 0; left -= f.cluster {
 		offset, err := f.offset(cluster)

@@ -20,7 +20,10 @@ func Grow(d Device, size int64) (state Partition, changed bool, err error) {
 	if err != nil {
 		return Partition{}, false, fmt.Errorf("cannot grow the state partition: %w", err)
 	}
-	if state, err = t.extend(size); err != nil {
+	if state, err = t.extend(size); err == nil {
+		err = t.fits(size)
+	}
+	if err != nil {
 		return Partition{}, false, fmt.Errorf("cannot grow the state partition: %w", err)
 	}
 	if t.current(d, size) {
@@ -83,6 +86,19 @@ func (t *rawTable) extend(size int64) (Partition, error) {
 	entry := t.data[int64(state.Index-1)*t.entrySize:]
 	binary.LittleEndian.PutUint64(entry[40:], uint64((state.Start+state.Size)/t.sector-1))
 	return state, nil
+}
+
+// fits tells whether both copies have their room before and behind the partitions.
+func (t *rawTable) fits(size int64) error {
+	for _, p := range t.list {
+		if p.Start < t.entries+t.room() || p.Start < 2*t.sector || p.Start+p.Size > t.usable(size) {
+			return fmt.Errorf("partition %d (%s) lies where the partition table must be", p.Index, p.Label)
+		}
+	}
+	if t.entries < 2*t.sector || t.entries+t.room() > t.usable(size) {
+		return fmt.Errorf("the entries of the partition table lie at byte %d", t.entries)
+	}
+	return nil
 }
 
 // room is how many bytes the entries take, in whole sectors.

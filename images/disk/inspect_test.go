@@ -254,6 +254,13 @@ func FuzzInspectESP(f *testing.F) {
 			if strings.ContainsAny(file.Path, "\n\x00\\") || strings.Count(file.Path, "/") > maxDepth {
 				t.Errorf("file %+v", file)
 			}
+			content, size, err := OpenBootFile(o, Partition{Size: o.size}, file.Path)
+			if err != nil {
+				continue
+			}
+			if n, err := io.Copy(io.Discard, content); err != nil || n != size {
+				t.Errorf("file %+v: %d bytes of %d, %v", file, n, size, err)
+			}
 		}
 	})
 }

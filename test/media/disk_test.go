@@ -144,7 +144,7 @@ func TestMachineBootsSlotBWhenSlotAIsCorrupted(t *testing.T) {
 	m.never("systemd[1]")
 	m.await(lineBlessed)
 	m.off()
-	if got := entries(t, path); got != "slipway-worker-0.2.0-amd64+0-1.efi slipway-worker-0.1.0-amd64.efi" {
+	if got := entries(t, path); got != "slipway-worker-0.1.0-amd64.efi slipway-worker-0.2.0-amd64+0-1.efi" {
 		t.Errorf("boot entries: %s", got)
 	}
 	if !strings.Contains(m.console(), "slot "+bootspec.LabelRootB) {

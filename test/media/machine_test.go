@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -261,7 +262,7 @@ func cut(t *testing.T, path, label string) string {
 	return out
 }
 
-// entries are the boot entries on a medium's ESP.
+// entries are the boot entries on a medium's ESP, sorted.
 func entries(t *testing.T, path string) string {
 	t.Helper()
 	d, err := disk.Inspect(path)
@@ -272,5 +273,6 @@ func entries(t *testing.T, path string) string {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return strings.Join(names, " ")
 }
