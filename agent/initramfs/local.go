@@ -73,11 +73,10 @@ func (b *boot) findMedium(ctx context.Context) error {
 	if d.Optical || d.ReadOnly {
 		return nil
 	}
-	state, changed, err := m.Grow()
-	if err != nil {
-		return err
-	}
-	if changed {
+	switch state, changed, err := m.Grow(); {
+	case err != nil: // what is there can still be booted
+		b.log.Warn("the state partition stays as large as it is", "cause", err)
+	case changed:
 		b.log.Info("partition table fitted to the drive", "state", drives.Size(state.Size))
 	}
 	return nil

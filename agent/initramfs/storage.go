@@ -94,7 +94,11 @@ func (b *boot) stateDevice(ctx context.Context, match *bootspec.DiskMatch) (stri
 			return "", fmt.Errorf("the state's drive: %w", err)
 		}
 		if b.medium == nil || d.Name != b.medium.Drive.Name {
-			return stopping(media.Place(d, bootspec.LabelState, 0, ""))
+			device, err := media.Place(d, bootspec.LabelState, 0, "")
+			if err != nil {
+				return "", stopError{fmt.Errorf("the state's drive: %w: choose another, or wipe it if nobody needs that", err)}
+			}
+			return device, nil
 		}
 	}
 	if !ok {
@@ -106,26 +110,25 @@ func (b *boot) stateDevice(ctx context.Context, match *bootspec.DiskMatch) (stri
 	return b.medium.Device(p, true)
 }
 
-// stopping makes an error one that another try would not mend.
-func stopping(device string, err error) (string, error) {
-	if err != nil {
-		return "", stopError{err}
-	}
-	return device, nil
-}
-
-// chooseDrive finds the drive that a document means, and shows why if it is none.
+// chooseDrive finds the drive that a document means, and shows why if it is none. Drives may need drivers that others do not.
 func (b *boot) chooseDrive(ctx context.Context, match bootspec.DiskMatch) (drives.Drive, error) {
 	ctx, cancel := context.WithTimeout(ctx, driveLimit)
 	defer cancel()
-	b.moreModules()
-	d, table, err := drives.Await(ctx, "/sys", match, nil)
-	if err != nil {
-		for _, line := range table.Lines() {
-			b.log.Warn(line)
+	for {
+		b.moreModules()
+		look, stop := context.WithTimeout(ctx, time.Second)
+		d, table, err := drives.Await(look, "/sys", match, nil)
+		stop()
+		if errors.Is(err, drives.ErrNone) && ctx.Err() == nil && match != (bootspec.DiskMatch{}) {
+			continue
 		}
+		if err != nil {
+			for _, line := range table.Lines() {
+				b.log.Warn(line)
+			}
+		}
+		return d, err
 	}
-	return d, err
 }
 
 // mountVolume makes a volume if it isn't there, and mounts it.

@@ -137,7 +137,7 @@ func TestHalfWrittenIsNoDisk(t *testing.T) {
 	}
 	l.Seed, l.Slots = "the next", l.Slots[1:]
 	whichever := map[bool]int{}
-	for writes := 0; ; writes += 3 {
+	for writes := 0; ; writes += 11 {
 		if err := os.WriteFile(before, whole, 0o600); err != nil {
 			t.Fatal(err)
 		}
