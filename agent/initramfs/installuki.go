@@ -80,14 +80,15 @@ func (b *boot) serverUKI(ctx context.Context) ([]byte, error) {
 // getTries is how often something is asked of the boot server.
 const getTries = 5
 
-// get fetches at most limit bytes into memory. A transfer that fails is tried again a few times.
+// get fetches at most limit bytes into memory. A transfer that fails is tried again a few times, unless the server says that
+// it has nothing else.
 func (b *boot) get(ctx context.Context, address string, limit int64) ([]byte, error) {
 	for try, pause := 1, time.Second; ; try, pause = try+1, 2*pause {
-		data, err := b.getOnce(ctx, address, limit)
+		data, again, err := b.getOnce(ctx, address, limit)
 		if err == nil {
 			return data, nil
 		}
-		if try == getTries || ctx.Err() != nil {
+		if !again || try == getTries || ctx.Err() != nil {
 			return nil, fmt.Errorf("cannot fetch %s: %w", address, err)
 		}
 		b.log.Warn("cannot fetch from the boot server, trying again", "address", address, "cause", err, "in", pause)
@@ -98,25 +99,25 @@ func (b *boot) get(ctx context.Context, address string, limit int64) ([]byte, er
 	}
 }
 
-func (b *boot) getOnce(ctx context.Context, address string, limit int64) ([]byte, error) {
+func (b *boot) getOnce(ctx context.Context, address string, limit int64) (data []byte, again bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	resp, err := b.client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the boot server says %s", resp.Status)
+		return nil, resp.StatusCode/100 == 5, fmt.Errorf("the boot server says %s", resp.Status)
 	}
-	var data bytes.Buffer
-	n, err := io.Copy(&data, io.LimitReader(resp.Body, limit+1))
+	var content bytes.Buffer
+	n, err := io.Copy(&content, io.LimitReader(resp.Body, limit+1))
 	if err == nil && n > limit {
-		err = fmt.Errorf("it is over %d bytes", limit)
+		return nil, false, fmt.Errorf("it is over %d bytes", limit)
 	}
-	return data.Bytes(), err
+	return content.Bytes(), true, err
 }
