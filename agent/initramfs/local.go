@@ -167,10 +167,14 @@ func (b *boot) espDevice() string {
 	return device
 }
 
-// statePartition is the state partition of the medium; ok is false when it has none that can be written.
+// minState is the least that a node's state has room in, in bytes. An ISO has less; on a stick it grows.
+const minState = 32 << 20
+
+// statePartition is the state partition of the medium; ok is false when it has none that can be written, or it is too small.
 func (b *boot) statePartition() (p disk.Partition, ok bool) {
 	if b.medium == nil || b.medium.Drive.Optical || b.medium.Drive.ReadOnly {
 		return disk.Partition{}, false
 	}
-	return b.medium.Disk.Partition(bootspec.LabelState)
+	p, ok = b.medium.Disk.Partition(bootspec.LabelState)
+	return p, ok && p.Size >= minState
 }

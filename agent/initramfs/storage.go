@@ -103,7 +103,7 @@ func (b *boot) stateDevice(ctx context.Context, match *bootspec.DiskMatch) (stri
 	}
 	if !ok {
 		if b.medium != nil {
-			b.log.Info("nothing can be written to the medium: the state is kept in memory")
+			b.log.Info("the medium cannot be written or is too small: the state is kept in memory")
 		}
 		return "", nil
 	}

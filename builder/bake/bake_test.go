@@ -430,3 +430,50 @@ func TestKilledBakeLeavesNothingForLong(t *testing.T) {
 	}
 	other.leave()
 }
+
+// TestInitrdHasItsModulesFirmware: what a module of the initrd may ask for is there by that name, and nothing else of the
+// firmware packages.
+func TestInitrdHasItsModulesFirmware(t *testing.T) {
+	k := newKitchen(t)
+	module := "lib/modules/" + release + "/kernel/drivers/nic.ko"
+	k.pack("nic", "", fixture.File{Path: module, Content: string(fixture.Module("depends=", "firmware=nic/a.fw", "firmware=nic/missing.fw", "firmware=../../../etc/motd"))})
+	k.pack("firmware-nic", "", fixture.File{Path: "usr/lib/firmware/nic/a.fw", Link: "real-1.fw"},
+		fixture.File{Path: "usr/lib/firmware/nic/real-1.fw", Content: "FIRMWARE"}, fixture.File{Path: "usr/lib/firmware/nic/other.fw", Content: "OTHER"})
+	k.plan.Initrd.Modules = append(k.plan.Initrd.Modules, "nic")
+	k.bake()
+	got := unpackInitrd(t, filepath.Join(k.out, base+bootspec.ExtInitrd))
+	if data, err := os.ReadFile(filepath.Join(got, "usr/lib/firmware/nic/a.fw")); err != nil || string(data) != "FIRMWARE" {
+		t.Errorf("the firmware: %q, %v", data, err)
+	}
+	for _, other := range []string{"usr/lib/firmware/nic/other.fw", "usr/lib/firmware/nic/missing.fw", "etc/motd"} {
+		if _, err := os.Lstat(filepath.Join(got, other)); err == nil {
+			t.Errorf("the initrd has %s", other)
+		}
+	}
+}
+
+// unpackInitrd unpacks an initrd's firmware and /etc into a folder.
+func unpackInitrd(t *testing.T, path string) string {
+	t.Helper()
+	tool, err := exec.LookPath("cpio")
+	if err != nil {
+		t.Skip("cpio is not installed")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	dir := t.TempDir()
+	cpio := exec.Command(tool, "-idm", "--quiet", "-D", dir, "usr/lib/firmware*", "etc*")
+	cpio.Stdin = z
+	if out, err := cpio.CombinedOutput(); err != nil {
+		t.Fatalf("cpio: %v: %s", err, out)
+	}
+	return dir
+}

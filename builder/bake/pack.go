@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/kmod"
 	"github.com/slipway-os/slipway/builder/oci"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/rootfs"
@@ -262,6 +263,9 @@ func (b *baker) addInitrdModules(t *rootfs.Tree) error {
 		if err := t.Add(*e); err != nil {
 			return err
 		}
+		if err := b.addFirmware(t, m); err != nil {
+			return err
+		}
 	}
 	index, err := b.newIndex(folder, modules)
 	if err != nil {
@@ -274,4 +278,22 @@ func (b *baker) addInitrdModules(t *rootfs.Tree) error {
 	files := index.TextFiles()
 	files["modules.builtin"] = builtin
 	return addFiles(t, folder, files)
+}
+
+// addFirmware adds the files that a module may ask for, those that packages have brought. Links are followed: the initrd has
+// the file by the name that the module uses.
+func (b *baker) addFirmware(t *rootfs.Tree, m kmod.Module) error {
+	for _, name := range m.Firmware {
+		p := path.Join("usr/lib/firmware", name)
+		e, ok := b.tree.Resolve(p)
+		if !ok || e.Type != rootfs.Regular || !strings.HasPrefix(p, "usr/lib/firmware/") {
+			continue
+		}
+		file := *e
+		file.Path = p
+		if err := t.Replace(file); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -28,6 +28,7 @@ type Module struct {
 	Depends  []string
 	Aliases  []string
 	Softdeps []string // as written: pre: crc32c post: x
+	Firmware []string // files below /lib/firmware that it may ask for: bnx2x/bnx2x-e2-7.13.15.0.fw
 }
 
 // Bounds: the largest module of Debian 13 has 10 MiB, the longest .modinfo 60 KiB.
@@ -105,6 +106,8 @@ func Read(file string, content io.ReaderAt) (Module, error) {
 			m.Aliases = append(m.Aliases, value)
 		case "softdep":
 			m.Softdeps = append(m.Softdeps, value)
+		case "firmware":
+			m.Firmware = append(m.Firmware, value)
 		}
 	}
 	return m, nil

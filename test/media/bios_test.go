@@ -1,0 +1,172 @@
+package media
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/profiles/cluster"
+)
+
+// bench is a network namespace with a bridge, a tap for a machine's interface, and `slipway serve` for the lab.
+type bench struct {
+	t     *testing.T
+	space string
+	log   string // of the boot server
+}
+
+// newBench starts a boot server with the folder of artifacts.
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	artifacts := filepath.Dir(artifact(t, bootspec.ExtBIOS))
+	if os.Getuid() != 0 {
+		t.Skip("a network namespace needs root")
+	}
+	dir := t.TempDir()
+	program, document := filepath.Join(dir, "slipway"), filepath.Join(dir, "lab.yaml")
+	run(t, "go", "build", "-o", program, "../../builder/slipway")
+	must(t, os.WriteFile(document, cluster.Lab(), 0o600))
+	run(t, program, "identity", "--cluster", document, "--identity", filepath.Join(dir, "identity"))
+	b := &bench{t: t, space: fmt.Sprintf("slipway-media-%d", os.Getpid()), log: filepath.Join(dir, "serve.log")}
+	run(t, "ip", "netns", "add", b.space)
+	t.Cleanup(func() { run(t, "ip", "netns", "del", b.space) })
+	for _, words := range []string{
+		"ip link set lo up", "ip link add br0 type bridge", "ip addr add 10.1.0.1/24 dev br0", "ip tuntap add tap0 mode tap",
+		"ip link set tap0 master br0 up", "ip link set br0 up",
+	} {
+		run(t, "ip", append([]string{"netns", "exec", b.space}, strings.Fields(words)...)...)
+	}
+	log, err := os.Create(b.log)
+	must(t, err)
+	t.Cleanup(func() { log.Close() })
+	server := exec.Command("ip", "netns", "exec", b.space, program, "serve", "--cluster", document, "--artifacts", artifacts,
+		"--identity", filepath.Join(dir, "identity"), "--interface", "br0", "--state", filepath.Join(dir, "states"))
+	server.Stdout, server.Stderr = log, log
+	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	must(t, server.Start())
+	t.Cleanup(func() {
+		_ = server.Process.Signal(syscall.SIGTERM)
+		_ = server.Wait()
+		if t.Failed() {
+			t.Logf("boot server:\n%s", firstLines(b.log))
+		}
+	})
+	for deadline := time.Now().Add(time.Minute); b.get(bootspec.RouteHealth) == nil; {
+		if time.Now().After(deadline) {
+			t.Fatal("the boot server does not answer")
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	return b
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}
+
+// get asks the boot server; nil: no answer.
+func (b *bench) get(route string) []byte {
+	out, err := exec.Command("ip", "netns", "exec", b.space, "curl", "-sf", "-m", "5", "http://10.1.0.1:8080"+route).Output()
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
+// boot powers the lab's worker on, a machine with SeaBIOS.
+func (b *bench) boot(devices ...string) *machine {
+	t := b.t
+	dir := t.TempDir()
+	m := &machine{t: t, serial: filepath.Join(dir, "serial"), ended: make(chan error, 1)}
+	args := []string{
+		"netns", "exec", b.space, "timeout", "--kill-after=1", "14m", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
+		"-machine", "q35", "-m", "1024", "-smp", "2", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
+		"-device", "virtio-rng-pci", "-serial", "file:" + m.serial,
+		"-netdev", "tap,id=boot,ifname=tap0,script=no,downscript=no",
+		"-netdev", "user,id=other,restrict=on", "-device", "virtio-net-pci,netdev=other,mac=52:54:00:00:01:21,romfile=",
+	}
+	m.cmd = exec.Command("ip", append(args, devices...)...)
+	var said bytes.Buffer
+	m.cmd.Stderr = &said
+	must(t, m.cmd.Start())
+	go func() { m.ended <- m.cmd.Wait() }()
+	t.Cleanup(func() {
+		m.off()
+		if t.Failed() {
+			log := m.console()
+			t.Logf("QEMU: %s\nend of the console:\n%s", said.String(), log[max(0, len(log)-3000):])
+		}
+	})
+	return m
+}
+
+// await waits until the server knows that the worker came to an event.
+func (b *bench) await(event bootspec.Event, m *machine) {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Second) {
+		var nodes []struct {
+			Name  string `json:"name"`
+			State string `json:"state"`
+		}
+		if json.Unmarshal(b.get(bootspec.RouteNodes), &nodes) != nil {
+			continue
+		}
+		for _, n := range nodes {
+			if n.Name == "worker-1" && n.State == string(event) {
+				return
+			}
+		}
+		if strings.Contains(m.console(), lineFailed) {
+			break
+		}
+	}
+	b.t.Fatalf("the worker never came to %q", event)
+}
+
+// said checks the boot server's words.
+func (b *bench) said(lines ...string) {
+	b.t.Helper()
+	log, err := os.ReadFile(b.log)
+	must(b.t, err)
+	for _, line := range lines {
+		if !strings.Contains(string(log), line) {
+			b.t.Errorf("the boot server doesn't say %q", line)
+		}
+	}
+}
+
+// TestMachineWithBIOSBootsFromTheNetwork: SeaBIOS, with the PXE ROM that QEMU gives its interfaces, which is iPXE. There is no
+// control plane, so the worker's units can't all start: a network as the document wants it is the last it does alone.
+func TestMachineWithBIOSBootsFromTheNetwork(t *testing.T) {
+	b := newBench(t)
+	m := b.boot("-device", "e1000e,netdev=boot,mac=52:54:00:00:00:21,bootindex=1")
+	b.await(bootspec.EventNetworkUp, m)
+	b.said("/boot.ipxe", "part=initrd")
+}
+
+// TestMachineWithBIOSLoadsIPXE: a PXE ROM loads undionly.kpxe by TFTP, which asks again and boots. The ROM is played by an iPXE
+// that is told to do what a plain one would.
+func TestMachineWithBIOSLoadsIPXE(t *testing.T) {
+	const rom = "/usr/lib/ipxe/ipxe.lkrn"
+	if _, err := os.Stat(rom); err != nil {
+		t.Skip("package ipxe is not installed: ", err)
+	}
+	b := newBench(t)
+	script := filepath.Join(t.TempDir(), "first.ipxe")
+	loader := filepath.Base(artifact(t, bootspec.ExtBIOS))
+	must(t, os.WriteFile(script, []byte("#!ipxe\ndhcp net0\nchain tftp://10.1.0.1/"+loader+"\n"), 0o600))
+	m := b.boot("-device", "e1000,netdev=boot,mac=52:54:00:00:00:21,romfile=", "-kernel", rom, "-initrd", script)
+	b.await(bootspec.EventNetworkUp, m)
+	b.said("tftp: sent", loader, "/boot.ipxe", "part=initrd")
+}
