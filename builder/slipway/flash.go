@@ -43,7 +43,8 @@ run again from the beginning.
 Without DEVICE the devices are listed, each with the reason why it is refused, if it is. Refused are devices that are
 mounted or in use, the disk that this machine runs from, too small ones, those with other sectors than the image's, and
 those that are not removable, unless they are named by --serial with --force. DEVICE may be the name of a file, for
-virtual media: it holds the node's keys then, and only its owner may read it.
+virtual media: it holds the node's keys then, and only its owner may read it. All of them boot with UEFI only: a machine with
+legacy BIOS boots from the network.
 
 With --configure DEVICE, a medium that was flashed before gets another node's configuration, in a second.
 Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 5 the device is refused; 130 interrupted.`,

@@ -80,6 +80,7 @@ func (j *flashJob) printPlan(w io.Writer) error {
 	p := j.plan()
 	if j.image != nil {
 		fmt.Fprintf(w, "image:  %s, %s, to be verified (SHA-256 %s)\n", p.Image, bytesText(p.Size), p.SHA256)
+		fmt.Fprintln(w, "boots:  with UEFI only; a machine with legacy BIOS boots from the network")
 	}
 	switch {
 	case p.Node != "":

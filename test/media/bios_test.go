@@ -56,7 +56,8 @@ func newBench(t *testing.T) *bench {
 		_ = server.Process.Signal(syscall.SIGTERM)
 		_ = server.Wait()
 		if t.Failed() {
-			t.Logf("boot server:\n%s", firstLines(b.log))
+			words, _ := os.ReadFile(b.log)
+			t.Logf("boot server:\n%s", words[max(0, len(words)-4000):])
 		}
 	})
 	for deadline := time.Now().Add(time.Minute); b.get(bootspec.RouteHealth) == nil; {
