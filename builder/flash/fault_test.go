@@ -154,7 +154,7 @@ func TestInterrupted(t *testing.T) {
 			}})
 			cancel()
 			target.Close()
-			if !errors.Is(err, context.Canceled) {
+			if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), ": interrupted\nthe device") {
 				t.Errorf("%s at %d: got %v", phase, at, err)
 			}
 			if phase != PhaseWrite || at > 4*mib { // before, the image was only read

@@ -84,7 +84,7 @@ func write(ctx context.Context, o Order) (Result, error) {
 		w.publish,
 	} {
 		if err := verb(ctx); err != nil {
-			return Result{}, errors.Join(err, w.state())
+			return Result{}, &unfinished{err, w.state()}
 		}
 	}
 	return w.result, nil
@@ -94,4 +94,22 @@ func sameFile(a, b string) bool {
 	x, errX := os.Stat(a)
 	y, errY := os.Stat(b)
 	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// unfinished is an error with what it leaves behind.
+type unfinished struct {
+	cause error
+	state string // empty: nothing
+}
+
+func (u *unfinished) Unwrap() error { return u.cause }
+func (u *unfinished) Error() string {
+	words := u.cause.Error()
+	if errors.Is(u.cause, context.Canceled) {
+		words = "interrupted"
+	}
+	if u.state == "" {
+		return words
+	}
+	return words + "\n" + u.state
 }

@@ -2,7 +2,6 @@ package flash
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -154,14 +153,14 @@ func (w *writer) writePieces(ctx context.Context, in <-chan filled, free chan<- 
 }
 
 // state says what an error leaves on the device, for whoever stands before it.
-func (w *writer) state() error {
+func (w *writer) state() string {
 	switch {
 	case !w.Target.Device:
-		return nil
+		return ""
 	case !w.begun:
-		return errors.New("nothing was written: the device is as it was")
+		return "nothing was written: the device is as it was"
 	case w.framed:
-		return errors.New("the device holds an image that is not whole: do not use it, run the same command again")
+		return "the device holds an image that is not whole: do not use it, run the same command again"
 	}
-	return errors.New("the device does not boot now: run the same command again")
+	return "the device does not boot now: run the same command again"
 }

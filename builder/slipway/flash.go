@@ -248,7 +248,8 @@ func (j *flashJob) ask(ctx context.Context) error {
 	}()
 	select {
 	case <-ctx.Done():
-		return fmt.Errorf("nothing was written: %w", ctx.Err())
+		fmt.Fprintln(j.words)
+		return fmt.Errorf("interrupted, nothing was written: %w", ctx.Err())
 	case line := <-answer:
 		if line != "yes" {
 			return errors.New("nothing was written: the answer was not yes")

@@ -50,7 +50,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "loop": loop},
 		Condition: func(name string) (bool, error) {
 			if name == "root" {
 				return os.Geteuid() == 0, nil
@@ -108,4 +108,24 @@ func diskImage(ts *testscript.TestScript, neg bool, args []string) {
 		Artifacts: []manifest.Artifact{{Name: filepath.Base(path), Kind: manifest.KindDisk, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}},
 	}
 	ts.Check(os.WriteFile(strings.TrimSuffix(path, bootspec.ExtDisk)+bootspec.ExtManifest, m.Encode(), 0o600))
+}
+
+// loop makes a loop device of so many MiB and of sectors of so many bytes, and puts its name into a variable: loop DEVICE 16 512.
+func loop(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: loop VARIABLE MIB SECTOR")
+	}
+	file := ts.MkAbs(args[0] + ".backing")
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, nil, 0o600))
+	ts.Check(os.Truncate(file, size<<20))
+	out, err := exec.Command("losetup", "--find", "--show", "--sector-size", args[2], file).Output()
+	ts.Check(err)
+	device := strings.TrimSpace(string(out))
+	ts.Defer(func() {
+		_ = exec.Command("swapoff", device).Run() // where a script ended early
+		_ = exec.Command("losetup", "--detach", device).Run()
+	})
+	ts.Setenv(args[0], device)
 }
