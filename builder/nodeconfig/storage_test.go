@@ -15,6 +15,19 @@ storage:
   data: [{name: logs, disk: {path: /dev/sdb}, size: 5GB, mount: /var/log}]
 `
 
+// TestLive: a document without its disks has nothing of them in any node document.
+func TestLive(t *testing.T) {
+	c := parse(t, strings.Replace(string(cluster.Lab()), "    role: worker", "    role: worker\n    install: {disk: {serial: S3Z8}}", 1)+lastingDocument)
+	if !c.Live() || c.Live() {
+		t.Error("it is wrong about what there was")
+	}
+	for i := range c.Nodes {
+		if n := &c.Nodes[i]; c.NodeInstall(n) != nil || c.NodeStorage(n) != nil {
+			t.Errorf("%s still has disks", n.Name)
+		}
+	}
+}
+
 // TestStorage: what counts for all nodes is in each node document, unless the node says something of its own.
 func TestStorage(t *testing.T) {
 	own := strings.Replace(string(cluster.Lab()), "    role: worker",

@@ -35,7 +35,8 @@ func (r *rack) startServer(ctx context.Context) error {
 		}
 	}
 	cmd := exec.Command(r.Slipway, "serve", "--cluster", document, "--artifacts", r.Artifacts,
-		"--identity", r.Identity, "--interface", serverInterface(r.Cluster), "--state", filepath.Join(r.dir, "states"))
+		"--identity", r.Identity, "--interface", serverInterface(r.Cluster), "--state", filepath.Join(r.dir, "states"),
+		"--live") // machines of a rehearsal have no disks
 	var err error
 	if r.server, err = spawn(r.space, r.dir, serverName, r.logFile(serverName), cmd); err != nil {
 		return err

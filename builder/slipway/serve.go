@@ -16,7 +16,7 @@ import (
 type serveFlags struct {
 	clusterFlags
 	artifacts, network, state string
-	verbose                   bool
+	verbose, live             bool
 }
 
 func serveCommand(a *app) *cobra.Command {
@@ -44,6 +44,7 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	c.Flags().StringVar(&flags.artifacts, "artifacts", "", "folder of baked images")
 	c.Flags().StringVar(&flags.network, "interface", "", "network interface to serve on (default: the one with the server's address)")
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
+	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
 	c.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "log every packet's decision")
 	return c
 }
@@ -62,6 +63,9 @@ func serve(ctx context.Context, a *app, flags serveFlags, d *clusterDocument) er
 		return err
 	}
 	flags.state = stateFolder(flags.state, d)
+	if flags.live && d.Live() {
+		fmt.Fprintln(a.words, "install and storage of the document are left out: nodes run from memory")
+	}
 	level := slog.LevelInfo
 	if flags.verbose {
 		level = slog.LevelDebug

@@ -118,6 +118,18 @@ func (c *Cluster) NodeInstall(n *Node) *bootspec.Install {
 	return &bootspec.Install{Disk: i.Disk.match(), Overwrite: i.Overwrite}
 }
 
+// Live takes installation and storage out of the document: its nodes run from memory. It says whether there was any.
+func (c *Cluster) Live() bool {
+	had := c.Install != nil || c.Storage != nil
+	c.Install, c.Storage = nil, nil
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		had = had || n.Install != nil || n.Storage != nil
+		n.Install, n.Storage = nil, nil
+	}
+	return had
+}
+
 func (d *Disk) match() bootspec.DiskMatch {
 	return bootspec.DiskMatch{
 		Serial: d.Serial, WWN: d.WWN, Path: d.Path, MinSize: int64(d.MinSize), MaxSize: int64(d.MaxSize), Smallest: d.Smallest,
