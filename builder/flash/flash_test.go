@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/disk"
 )
 
 func TestDeviceHoldsTheImageAndTheNode(t *testing.T) {
@@ -177,4 +178,60 @@ func TestEmptyImage(t *testing.T) {
 	}
 	wantImage(t, path, image)
 	wantNode(t, path, *node)
+}
+
+// TestDeviceThatMakesNoZeros: most sticks can't be told to; what was there must not show through either.
+func TestDeviceThatMakesNoZeros(t *testing.T) {
+	image := makeImage(t, 512)
+	device := stick(t, imageSize, 512)
+	target, err := OpenDevice(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	target.holes = false
+	if _, err := Write(context.Background(), Order{Image: opened(t, image), Target: target, Config: node}); err != nil {
+		t.Fatal(err)
+	}
+	wantImage(t, device, image)
+	wantNode(t, device, *node)
+}
+
+// TestWithoutDirectAccess: not every file system has it.
+func TestWithoutDirectAccess(t *testing.T) {
+	image, path := makeImage(t, 512), filepath.Join(t.TempDir(), "node.raw")
+	target, err := CreateFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	target.closeDirect()
+	if _, err := Write(context.Background(), Order{Image: opened(t, image), Target: target, Config: node}); err != nil {
+		t.Fatal(err)
+	}
+	wantImage(t, path, image)
+}
+
+// TestLargerDevice: until a node's first boot, partitioning tools miss the backup table at the device's end and nothing
+// else; what the node does then (disk.Grow) puts that right.
+func TestLargerDevice(t *testing.T) {
+	device := stick(t, 64*mib, 512)
+	if _, err := flashDevice(t, context.Background(), opened(t, makeImage(t, 512)), device, node); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(t, "sgdisk", "-v", device); !strings.Contains(out, "secondary header's self-pointer") || !strings.Contains(out, "Identified 1 problems") {
+		t.Errorf("before the first boot: %s", out)
+	}
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, _, err := disk.Grow(f, 64*mib); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(t, "sgdisk", "-v", device); !strings.Contains(out, "No problems found") {
+		t.Errorf("after the first boot: %s", out)
+	}
+	wantNode(t, device, *node)
 }
