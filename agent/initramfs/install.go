@@ -100,12 +100,15 @@ func (b *boot) chooseTarget(ctx context.Context, match bootspec.DiskMatch) (driv
 		}
 		return portable(d)
 	}
-	if match.Smallest {
-		time.Sleep(smallestPatience)
-	}
 	ctx, cancel := context.WithTimeout(ctx, driveLimit)
 	defer cancel()
 	b.moreModules()
+	if match.Smallest {
+		select {
+		case <-time.After(smallestPatience):
+		case <-ctx.Done():
+		}
+	}
 	d, table, err := drives.Await(ctx, "/sys", match, exclude)
 	for _, line := range table.Lines() {
 		b.log.Info(line)

@@ -252,3 +252,30 @@ func state(t *testing.T, path string) string {
 	}
 	return "whole"
 }
+
+// TestMachineInstallsFromAStick: without any network, from the ISO on a stick that stays plugged in and comes first in the
+// firmware's order: it installs once, and each time goes on to the disk.
+func TestMachineInstallsFromAStick(t *testing.T) {
+	stick, path := medium(t, artifact(t, bootspec.ExtISO)), emptyDisk(t)
+	configure(t, stick, lone(t, func(n *bootspec.Node) {
+		n.Install = &bootspec.Install{Disk: bootspec.DiskMatch{MinSize: 2 << 30, Smallest: true}} // the stick would fit, too
+	}))
+	m := boot(t, append(usbStick(stick), "-drive", "if=none,id=target,format=raw,cache=unsafe,file="+path,
+		"-device", "virtio-blk-pci,drive=target,serial=target,logical_block_size=4096,physical_block_size=4096,bootindex=2")...)
+	m.awaitCount(lineInstalled, 1)
+	m.awaitCount("slipway: units are started", 1)
+	m.reset()
+	m.awaitCount(lineAlready, 1)
+	m.awaitCount("slipway: units are started", 2)
+	m.off()
+	for text, want := range map[string]int{
+		"portable, and not named by serial, wwn or path": 2, "slipway: medium found (drive /dev/sda": 2, "slipway: medium found (drive /dev/vda": 2, lineInstalling: 1, lineStateMade: 1,
+	} {
+		if got := strings.Count(m.console(), text); got != want && (want == 1 || got == 0) {
+			t.Errorf("the console says %q %d times", text, got)
+		}
+	}
+	if got := kept(t, path); !strings.HasPrefix(got, "booted\n") {
+		t.Errorf("what its boots wrote: %q", got)
+	}
+}
