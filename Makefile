@@ -44,7 +44,7 @@ test: deps build lint test-images ## everything: unit, fuzz seeds, namespaces, t
 
 test-media: deps build ## every way to boot from media, in virtual machines
 	@mkdir -p $(OUT)/test
-	bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/test/media --format netboot,disk,disk-4k,iso
+	bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/test/media --format netboot,disk,disk.zst,disk-4k,iso
 	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/media go test -count=1 -timeout 120m -v -run '^TestMachine' ./test/media
 
 # A mirror that moves on must not turn the tests red: they, and only they, lock again where a locked package is gone.
