@@ -98,8 +98,18 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add(whole)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, err := Read(data); err != nil {
+		have, err := Read(data)
+		parts, also := Locate(bytes.NewReader(data), int64(len(data)))
+		if (err == nil) != (also == nil) && len(data) <= maxHeaders {
+			t.Fatalf("Read says %v, Locate %v", err, also)
+		}
+		if err != nil {
 			return
+		}
+		for i, p := range parts {
+			if !bytes.Equal(data[p.At:p.At+p.Size], have[i].Data) {
+				t.Fatalf("section %s is located elsewhere", p.Name)
+			}
 		}
 		out, err := Append(data, []Section{{".added", []byte("data")}})
 		if err != nil {

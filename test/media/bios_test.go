@@ -95,7 +95,7 @@ func (b *bench) boot(devices ...string) *machine {
 		"-machine", "q35", "-m", "1024", "-smp", "2", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
 		"-device", "virtio-rng-pci", "-serial", "file:" + m.serial,
 		"-netdev", "tap,id=boot,ifname=tap0,script=no,downscript=no",
-		"-netdev", "user,id=other,restrict=on", "-device", "virtio-net-pci,netdev=other,mac=52:54:00:00:01:21,romfile=",
+		"-netdev", "user,id=other,restrict=on", "-device", "virtio-net-pci,netdev=other,mac=52:54:00:00:01:21,romfile=,addr=0x10", // behind the one it boots from
 	}
 	m.cmd = exec.Command("ip", append(args, devices...)...)
 	var said bytes.Buffer
@@ -166,7 +166,7 @@ func TestMachineWithBIOSLoadsIPXE(t *testing.T) {
 	b := newBench(t)
 	script := filepath.Join(t.TempDir(), "first.ipxe")
 	loader := filepath.Base(artifact(t, bootspec.ExtBIOS))
-	must(t, os.WriteFile(script, []byte("#!ipxe\ndhcp net0\nchain tftp://10.1.0.1/"+loader+"\n"), 0o600))
+	must(t, os.WriteFile(script, []byte("#!ipxe\niseq ${net0/mac} 52:54:00:00:00:21 && dhcp net0 || dhcp net1\nchain tftp://10.1.0.1/"+loader+"\n"), 0o600))
 	m := b.boot("-device", "e1000,netdev=boot,mac=52:54:00:00:00:21,romfile=", "-kernel", rom, "-initrd", script)
 	b.await(bootspec.EventNetworkUp, m)
 	b.said("tftp: sent", loader, "/boot.ipxe", "part=initrd")
