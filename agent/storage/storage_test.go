@@ -86,6 +86,9 @@ func TestStateIsMadeOnceAndKept(t *testing.T) {
 	path, file := device(t, 40)
 	fs := FileSystem{Device: path, Label: "slipway-state", Format: FormatExt4}
 	must(t, tools.Prepare(t.Context(), fs))
+	if out, err := exec.Command("e2fsck", "-f", "-n", path).CombinedOutput(); err != nil {
+		t.Errorf("e2fsck: %v: %s", err, out)
+	}
 	folder, unmount := mounted(t, tools, fs)
 	must(t, os.WriteFile(folder+"/kept", []byte("yes"), 0o600))
 	unmount()
