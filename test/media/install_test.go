@@ -180,7 +180,11 @@ func TestMachineInstalls(t *testing.T) {
 		}
 		time.Sleep(after)
 		m.off()
-		t.Logf("cut %v after its beginning: %s", after, state(t, path))
+		found := state(t, path)
+		t.Logf("cut %v after its beginning: %s", after, found)
+		if found == "whole" { // a fast machine: there is nothing left to cut
+			must(t, os.Truncate(path, 0), os.Truncate(path, 3<<30))
+		}
 	}
 	m = launch(t, server.fromNetwork(t, path, other)...)
 	m.await(lineInstalled)
