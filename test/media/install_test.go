@@ -273,7 +273,7 @@ func TestMachineInstallsFromAStick(t *testing.T) {
 	m.awaitCount("slipway: units are started", 2)
 	m.off()
 	for text, want := range map[string]int{
-		"portable, and not named by serial, wwn or path": 2, "slipway: medium found (drive /dev/sda": 2, "slipway: medium found (drive /dev/vda": 2, lineInstalling: 1, lineStateMade: 1,
+		"no: the machine booted from it": 2, "slipway: medium found (drive /dev/sda": 2, "slipway: medium found (drive /dev/vda": 2, lineInstalling: 1, lineStateMade: 1,
 	} {
 		if got := strings.Count(m.console(), text); got != want && (want == 1 || got == 0) {
 			t.Errorf("the console says %q %d times", text, got)
