@@ -40,7 +40,9 @@ test: deps build lint test-images ## everything: unit, fuzz seeds, namespaces, t
 		echo "go test $$m"; (cd $$m && CGO_ENABLED=0 go test -trimpath -timeout 30m ./...) || exit 1; done
 	SLIPWAY_TEST_OUT=$(abspath $(OUT))/test go test -count=1 -timeout 60m -v ./test/e2e
 	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images go test -count=1 -timeout 30m -run '^TestMachine' ./agent/initramfs
-	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images go test -count=1 -timeout 30m -run '^TestMachineBootsFromADisk$$' ./test/media
+	bin/slipway bake --images $(IMAGES) $$(test ! -f $(OUT)/test/lock.json || echo --lock $(OUT)/test/lock.json) \
+		--role worker --format netboot,disk --out $(OUT)/test/media
+	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/media go test -count=1 -timeout 30m -run '^TestMachineBootsFromADisk$$' ./test/media
 
 test-media: deps build ## every way to boot from media, in virtual machines
 	@mkdir -p $(OUT)/test
@@ -50,11 +52,11 @@ test-media: deps build ## every way to boot from media, in virtual machines
 # A mirror that moves on must not turn the tests red: they, and only they, lock again where a locked package is gone.
 test-images: deps build
 	@mkdir -p $(OUT)/test && rm -f $(OUT)/test/lock.json
-	@bin/slipway bake $(DEFINITION) --role control-plane,worker --format netboot,disk --out $(OUT)/test/images; code=$$?; \
+	@bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/test/images; code=$$?; \
 	if test $$code = 4; then \
 		echo "the mirror has moved on: locking again into $(OUT)/test/lock.json, for these tests only"; \
 		bin/slipway lock --images $(IMAGES) --lock $(OUT)/test/lock.json && \
-		bin/slipway bake --images $(IMAGES) --lock $(OUT)/test/lock.json --role control-plane,worker --format netboot,disk --out $(OUT)/test/images; \
+		bin/slipway bake --images $(IMAGES) --lock $(OUT)/test/lock.json --role control-plane,worker --out $(OUT)/test/images; \
 	else exit $$code; fi
 
 lint: ## gofmt and go vet
