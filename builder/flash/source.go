@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"sort"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -85,42 +86,46 @@ func mapped(m *blockmap.Map) func(at, size int64) (start, end int64, err error) 
 // unpacked is what is in a zstd file.
 type unpacked struct {
 	*zstd.Decoder
-	from input
+	from *remembering
+}
+
+// remembering is an input that remembers that reading it failed: the decoder reads ahead.
+type remembering struct {
+	input
+	failed atomic.Bool
+}
+
+func (r *remembering) Read(p []byte) (int, error) {
+	n, err := r.input.Read(p)
+	if err != nil && err != io.EOF {
+		r.failed.Store(true)
+	}
+	return n, err
 }
 
 // maxWindow bounds the memory that a packed image makes us take, in bytes.
 const maxWindow = 128 << 20
 
 func unpack(from input) (*unpacked, error) {
-	z, err := zstd.NewReader(from, zstd.WithDecoderMaxWindow(maxWindow))
+	r := &remembering{input: from}
+	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {
 		return nil, err
 	}
-	return &unpacked{z, from}, nil
+	return &unpacked{z, r}, nil
 }
 
+// Read takes what the decoder doesn't like for damage, unless what it read from failed: many of its errors have no name.
 func (u *unpacked) Read(p []byte) (int, error) {
 	n, err := u.Decoder.Read(p)
 	switch {
-	case err == io.ErrUnexpectedEOF: // as it is: a download that broke off wraps one
+	case err == nil || err == io.EOF || u.from.failed.Load():
+	case err == io.ErrUnexpectedEOF:
 		err = fmt.Errorf("%w: its file is cut off", ErrDigest)
-	case damaged(err):
+	default:
 		err = fmt.Errorf("%w: %w", ErrDigest, err)
 	}
 	return n, err
-}
-
-// damaged tells errors about what was read from errors of reading.
-func damaged(err error) bool {
-	for _, e := range []error{
-		zstd.ErrMagicMismatch, zstd.ErrReservedBlockType, zstd.ErrCompressedSizeTooBig, zstd.ErrBlockTooSmall, zstd.ErrUnexpectedBlockSize,
-		zstd.ErrCRCMismatch, zstd.ErrWindowSizeExceeded, zstd.ErrWindowSizeTooSmall, zstd.ErrDecoderSizeExceeded, zstd.ErrFrameSizeExceeded, zstd.ErrFrameSizeMismatch,
-	} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 func (u *unpacked) skip(n int64) error {
