@@ -205,8 +205,8 @@ func TestMachineInstalls(t *testing.T) {
 	}
 
 	// By itself, with firmware that was told nothing.
-	m = boot(t, append(server.network(), virtioDisk(path, 512)...)...)
-	m.await("slipway: units are started", lineFailed)
+	m = boot(t, append(server.network(), numbered(virtioDisk(path, 512), "disk-0")...)...)
+	m.await(lineBlessed, lineFailed)
 	for deadline := time.Now().Add(patience); len(server.said(bootspec.EventUnitsStarted)) == 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Second)
 	}
@@ -218,6 +218,15 @@ func TestMachineInstalls(t *testing.T) {
 	if got := kept(t, path); got != "booted\n" {
 		t.Errorf("what it wrote: %q", got)
 	}
+}
+
+// numbered is a medium's arguments with another serial number.
+func numbered(medium []string, serial string) []string {
+	var args []string
+	for _, a := range medium {
+		args = append(args, strings.ReplaceAll(a, "serial=medium", "serial="+serial))
+	}
+	return args
 }
 
 // state says what firmware finds on the disk: "nothing to boot", or an installation that is "whole". Half of one fails the
