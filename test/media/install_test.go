@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,7 +65,7 @@ func newBootServer(t *testing.T) *bootServer {
 func (s *bootServer) serve(t *testing.T, install bootspec.Install) {
 	config := lone(t, func(n *bootspec.Node) {
 		n.Install, n.Server = &install, s.url
-		n.Network.Links = []bootspec.Link{{Name: "eth0", Kind: bootspec.KindPhysical, Match: &bootspec.Match{MAC: "52:54:00:00:00:21"}, DHCP: true}}
+		n.Network.Links = []bootspec.Link{{Name: "eth0", Kind: bootspec.KindPhysical, Match: &bootspec.Match{MAC: "52:54:00:00:00:21"}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.21/24")}}}
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
