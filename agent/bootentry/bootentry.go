@@ -23,9 +23,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Folder is where the kernel shows EFI variables.
-const Folder = "/sys/firmware/efi/efivars"
-
 // Description of our load options; it is what the firmware's menu shows.
 const Description = "Slipway"
 

@@ -174,7 +174,7 @@ func (s *supervisor) recovered() bool {
 // wait tells which units are on their way, and, if that takes long, what each of them said last: nobody can log in to a
 // node that isn't up, so its console must say why.
 func (s *supervisor) wait(ctx context.Context, states []units.State) {
-	if time.Since(s.spoken) < speakEvery {
+	if !s.due() {
 		return
 	}
 	s.waits++
@@ -191,7 +191,7 @@ func (s *supervisor) wait(ctx context.Context, states []units.State) {
 	if text == "" {
 		text = " none"
 	}
-	s.speak("waiting for units:" + text)
+	s.say("waiting for units:" + text)
 }
 
 // lastLine is the last thing a unit said, to be added to a line about it.
@@ -253,8 +253,7 @@ func (s *supervisor) ask(ctx context.Context) {
 // the control plane has lost it since (one without disks that started again, a `kubectl delete node`), the kubelet would
 // wait for it for ever, and flanneld with it.
 func (s *supervisor) joinAgain(ctx context.Context, registered bool) {
-	states, err := s.units.States(ctx, []string{kubelet})
-	if err != nil || registered || len(states) != 1 || states[0].Active != "active" {
+	if registered || !s.kubeletRuns(ctx) {
 		s.missing = time.Time{}
 		return
 	}
@@ -271,11 +270,22 @@ func (s *supervisor) joinAgain(ctx context.Context, registered bool) {
 	}
 }
 
+func (s *supervisor) kubeletRuns(ctx context.Context) bool {
+	states, err := s.units.States(ctx, []string{kubelet})
+	return err == nil && len(states) == 1 && states[0].Active == "active"
+}
+
+// due tells whether it is time for a line of progress.
+func (s *supervisor) due() bool { return time.Since(s.spoken) >= speakEvery }
+
 // speak logs progress every now and then.
 func (s *supervisor) speak(line string) {
-	if time.Since(s.spoken) < speakEvery {
-		return
+	if s.due() {
+		s.say(line)
 	}
+}
+
+func (s *supervisor) say(line string) {
 	s.spoken = time.Now()
 	s.log.Info(line)
 	s.notify("STATUS=" + line)

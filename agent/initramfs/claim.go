@@ -51,31 +51,40 @@ func smbios(field string) string {
 
 // claim asks once; again says if another try may help.
 func (b *boot) claim(ctx context.Context, address string) (again bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	config, header, again, err := getOnce(ctx, b.client, address, maxConfig, time.Minute)
+	if err != nil {
+		return again, err
+	}
+	b.config, b.again = config, header.Get(bootspec.HeaderInstall) == bootspec.InstallAgain
+	return false, nil
+}
+
+// getOnce asks the boot server for at most limit bytes; again says if another try may help.
+func getOnce(ctx context.Context, client *http.Client, address string, limit int64, patience time.Duration) (data []byte, header http.Header, again bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return false, err
+		return nil, nil, false, err
 	}
-	resp, err := b.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
-		return true, err
+		return nil, nil, true, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		err := fmt.Errorf("the boot server says %s: %s", resp.Status, oneLine(reason))
-		return resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests, err
+		return nil, nil, resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests, err
 	}
-	config, err := io.ReadAll(io.LimitReader(resp.Body, maxConfig+1))
+	data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return true, err
+		return nil, nil, true, err
 	}
-	if len(config) > maxConfig {
-		return false, fmt.Errorf("it is over %d bytes", maxConfig)
+	if int64(len(data)) > limit {
+		return nil, nil, false, fmt.Errorf("it is over %d bytes", limit)
 	}
-	b.config, b.again = config, resp.Header.Get(bootspec.HeaderInstall) == bootspec.InstallAgain
-	return false, nil
+	return data, resp.Header, false, nil
 }
 
 // oneLine is the first line of a text from outside.

@@ -15,6 +15,7 @@ import (
 	"github.com/slipway-os/slipway/agent/bootentry"
 	"github.com/slipway-os/slipway/agent/drives"
 	"github.com/slipway-os/slipway/agent/install"
+	"github.com/slipway-os/slipway/agent/media"
 	"github.com/slipway-os/slipway/agent/provision"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/disk"
@@ -216,13 +217,13 @@ func setBootEntry(d *disk.Disk) error {
 		return errors.New("the disk has no ESP")
 	}
 	sector := int64(d.SectorSize)
-	_, err := bootentry.Set(bootentry.Folder, bootentry.Partition{
+	_, err := bootentry.Set(media.EFIVariables, bootentry.Partition{
 		Number: esp.Index, Start: esp.Start / sector, Size: esp.Size / sector, GUID: esp.GUID,
 	}, bootspec.RemovableLoader(runtime.GOARCH))
 	if err != nil {
 		return err
 	}
-	return bootentry.Next(bootentry.Folder)
+	return bootentry.Next(media.EFIVariables)
 }
 
 // installImage is this image: what runs, from where it came.

@@ -1,14 +1,12 @@
 package initramfs
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path"
 	"time"
@@ -84,7 +82,7 @@ const getTries = 5
 // it has nothing else.
 func (b *boot) get(ctx context.Context, address string, limit int64) ([]byte, error) {
 	for try, pause := 1, time.Second; ; try, pause = try+1, 2*pause {
-		data, again, err := b.getOnce(ctx, address, limit)
+		data, _, again, err := getOnce(ctx, b.client, address, limit, 5*time.Minute)
 		if err == nil {
 			return data, nil
 		}
@@ -97,27 +95,4 @@ func (b *boot) get(ctx context.Context, address string, limit int64) ([]byte, er
 		case <-ctx.Done():
 		}
 	}
-}
-
-func (b *boot) getOnce(ctx context.Context, address string, limit int64) (data []byte, again bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, false, err
-	}
-	resp, err := b.client.Do(req)
-	if err != nil {
-		return nil, true, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, resp.StatusCode/100 == 5, fmt.Errorf("the boot server says %s", resp.Status)
-	}
-	var content bytes.Buffer
-	n, err := io.Copy(&content, io.LimitReader(resp.Body, limit+1))
-	if err == nil && n > limit {
-		return nil, false, fmt.Errorf("it is over %d bytes", limit)
-	}
-	return content.Bytes(), true, err
 }

@@ -41,8 +41,20 @@ func NodeDocument(config []byte) (bootspec.Node, error) {
 	return bootspec.Node{}, fmt.Errorf("the configuration has no %s: it was not made by slipway", bootspec.NodeDocument)
 }
 
-// inline is the content of a data URL (RFC 2397).
+// inline is the content of a file that is in the configuration itself.
 func inline(source, compression string) ([]byte, error) {
+	data, err := dataURL(source)
+	if err != nil || compression != "gzip" {
+		return data, err
+	}
+	if data, err = unzip(data, bootspec.MaxNodeDocument+1); err != nil {
+		return nil, errors.New("its content is badly compressed")
+	}
+	return data, nil
+}
+
+// dataURL is what a data URL (RFC 2397) says. No error quotes it.
+func dataURL(source string) ([]byte, error) {
 	head, text, ok := strings.Cut(source, ",")
 	if !ok || !strings.HasPrefix(head, "data:") {
 		return nil, errors.New("its content is not in the configuration itself")
@@ -51,21 +63,21 @@ func inline(source, compression string) ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("its content is badly encoded")
 	}
-	data := []byte(plain)
-	if strings.HasSuffix(head, ";base64") {
-		if data, err = base64.StdEncoding.DecodeString(plain); err != nil {
-			return nil, errors.New("its content is badly encoded")
-		}
+	if !strings.HasSuffix(head, ";base64") {
+		return []byte(plain), nil
 	}
-	if compression != "gzip" {
-		return data, nil
-	}
-	z, err := gzip.NewReader(bytes.NewReader(data))
-	if err == nil {
-		data, err = io.ReadAll(io.LimitReader(z, bootspec.MaxNodeDocument+1))
-	}
+	data, err := base64.StdEncoding.DecodeString(plain)
 	if err != nil {
-		return nil, errors.New("its content is badly compressed")
+		return nil, errors.New("its content is badly encoded")
 	}
 	return data, nil
+}
+
+// unzip is the first bytes of what gzip has packed, at most limit.
+func unzip(data []byte, limit int64) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(z, limit))
 }

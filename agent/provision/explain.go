@@ -2,12 +2,8 @@ package provision
 
 import (
 	"bytes"
-	"compress/gzip"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -142,28 +138,16 @@ func secretsOf(config []byte) [][]byte {
 	return secrets
 }
 
-// decodings is a value as it stands and, of a data URL (RFC 2397), what it says.
+// decodings is a value as it stands and, of a data URL, what it says.
 func decodings(v string) [][]byte {
 	all := [][]byte{[]byte(v)}
-	head, data, ok := strings.Cut(v, ",")
-	if !ok || !strings.HasPrefix(head, "data:") {
-		return all
-	}
-	plain, err := url.PathUnescape(data)
+	text, err := dataURL(v)
 	if err != nil {
 		return all
 	}
-	text := []byte(plain)
-	if strings.HasSuffix(head, ";base64") {
-		if text, err = base64.StdEncoding.DecodeString(plain); err != nil {
-			return all
-		}
-	}
 	all = append(all, text)
-	if z, err := gzip.NewReader(bytes.NewReader(text)); err == nil {
-		if text, err := io.ReadAll(io.LimitReader(z, maxOutput)); err == nil {
-			all = append(all, text)
-		}
+	if plain, err := unzip(text, maxOutput); err == nil {
+		all = append(all, plain)
 	}
 	return all
 }

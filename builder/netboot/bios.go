@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
@@ -173,13 +172,8 @@ func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, 
 
 // servePart serves kernel or initrd. The initrd is the last that iPXE takes.
 func (h *handler) servePart(w http.ResponseWriter, r *http.Request, part *io.SectionReader, artifact manifest.Artifact, name string) {
-	patience := time.Minute + time.Duration(part.Size()/slowest)*time.Second
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience))
-	w.Header().Set("ETag", `"`+artifact.SHA256+"-"+name+`"`)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	counted := &countingWriter{ResponseWriter: w}
-	http.ServeContent(counted, r, "", time.Time{}, part)
-	if counted.written != part.Size() {
+	if !serveWhole(w, r, part, part.Size(), artifact.SHA256+"-"+name) {
 		return
 	}
 	h.log.Info("http: sent", "client", r.RemoteAddr, "file", artifact.Name, "part", name, "bytes", part.Size())

@@ -61,19 +61,24 @@ func (h *handler) serveArtifact(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer file.Close()
-	patience := time.Minute + time.Duration(artifact.Size/slowest)*time.Second
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience))
-	w.Header().Set("ETag", `"`+artifact.SHA256+`"`)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	if artifact.Kind == manifest.KindUKI {
 		w.Header().Set("Content-Type", "application/efi")
 	}
-	counted := &countingWriter{ResponseWriter: w}
-	http.ServeContent(counted, r, "", time.Time{}, file)
-	if artifact.Kind == manifest.KindUKI && counted.written == artifact.Size {
+	if serveWhole(w, r, file, artifact.Size, artifact.SHA256) && artifact.Kind == manifest.KindUKI {
 		h.log.Info("http: sent", "client", r.RemoteAddr, "file", name, "bytes", artifact.Size)
 		h.states.kernelSent(h.site, remote(r), "HTTP", name, artifact.Size)
 	}
+}
+
+// serveWhole serves what a client asks for of a content that tag names, and says whether that was all of it.
+func serveWhole(w http.ResponseWriter, r *http.Request, content io.ReadSeeker, size int64, tag string) bool {
+	patience := time.Minute + time.Duration(size/slowest)*time.Second
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience))
+	w.Header().Set("ETag", `"`+tag+`"`)
+	counted := &countingWriter{ResponseWriter: w}
+	http.ServeContent(counted, r, "", time.Time{}, content)
+	return counted.written == size
 }
 
 // serveConfig serves the configuration of the node with the MAC address in the query. Its content goes to this one

@@ -1,7 +1,6 @@
 package media
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -87,29 +86,11 @@ func (b *bench) get(route string) []byte {
 
 // boot powers the lab's worker on, a machine with SeaBIOS.
 func (b *bench) boot(devices ...string) *machine {
-	t := b.t
-	dir := t.TempDir()
-	m := &machine{t: t, serial: filepath.Join(dir, "serial"), ended: make(chan error, 1)}
-	args := []string{
-		"netns", "exec", b.space, "timeout", "--kill-after=1", "14m", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
-		"-machine", "q35", "-m", "1024", "-smp", "2", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
-		"-device", "virtio-rng-pci", "-serial", "file:" + m.serial,
+	return launchIn(b.t, b.space, append([]string{
+		"-machine", "smm=on", "-m", "1024",
 		"-netdev", "tap,id=boot,ifname=tap0,script=no,downscript=no",
 		"-netdev", "user,id=other,restrict=on", "-device", "virtio-net-pci,netdev=other,mac=52:54:00:00:01:21,romfile=,addr=0x10", // behind the one it boots from
-	}
-	m.cmd = exec.Command("ip", append(args, devices...)...)
-	var said bytes.Buffer
-	m.cmd.Stderr = &said
-	must(t, m.cmd.Start())
-	go func() { m.ended <- m.cmd.Wait() }()
-	t.Cleanup(func() {
-		m.off()
-		if t.Failed() {
-			log := m.console()
-			t.Logf("QEMU: %s\nend of the console:\n%s", said.String(), log[max(0, len(log)-3000):])
-		}
-	})
-	return m
+	}, devices...)...)
 }
 
 // await waits until the server knows that the worker came to an event.

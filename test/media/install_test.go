@@ -84,30 +84,6 @@ func (s *bootServer) said(event bootspec.Event) (details []string) {
 	return details
 }
 
-// launch powers a machine on that has what the arguments say and no firmware variables kept from before.
-func launch(t *testing.T, args ...string) *machine {
-	t.Helper()
-	dir := t.TempDir()
-	m := &machine{t: t, serial: filepath.Join(dir, "serial"), qmp: filepath.Join(dir, "qmp"), ended: make(chan error, 1)}
-	all := []string{
-		"--kill-after=1", "14m", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,smm=off", "-m", "1536", "-smp", "2",
-		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
-		"-device", "virtio-rng-pci", "-serial", "file:" + m.serial, "-qmp", "unix:" + m.qmp + ",server=on,wait=off",
-	}
-	m.cmd = exec.Command("timeout", append(all, args...)...)
-	var said bytes.Buffer
-	m.cmd.Stderr = &said
-	must(t, m.cmd.Start())
-	go func() { m.ended <- m.cmd.Wait() }()
-	t.Cleanup(func() {
-		m.off()
-		if log := m.console(); t.Failed() {
-			t.Logf("QEMU: %s\nend of the console:\n%s", said.String(), log[max(0, len(log)-4000):])
-		}
-	})
-	return m
-}
-
 // fromNetwork are the arguments of a machine that got kernel and initrd from the network, without its firmware's detours.
 func (s *bootServer) fromNetwork(t *testing.T, disks ...string) []string {
 	t.Helper()

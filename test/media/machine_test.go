@@ -151,17 +151,35 @@ func boot(t *testing.T, devices ...string) *machine {
 	dir := t.TempDir()
 	vars, err := os.ReadFile(firmwareVars)
 	must(t, err, os.WriteFile(filepath.Join(dir, "vars"), vars, 0o600))
-	m := &machine{t: t, serial: filepath.Join(dir, "serial"), qmp: filepath.Join(dir, "qmp"), ended: make(chan error, 1)}
-	// timeout: no machine stays behind when the test is killed.
-	args := []string{
-		"--kill-after=1", "14m", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,smm=off", "-m", "1536", "-smp", "2",
-		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
+	return launch(t, append([]string{
 		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check panic=2",
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + firmwareCode,
 		"-drive", "if=pflash,unit=1,format=raw,file=" + filepath.Join(dir, "vars"),
+	}, devices...)...)
+}
+
+// launch powers a machine on that has what the arguments say, and no firmware but QEMU's own unless they name one.
+func launch(t *testing.T, args ...string) *machine {
+	t.Helper()
+	return launchIn(t, "", args...)
+}
+
+// launchIn is launch in a network namespace; empty: in this one. Of repeated arguments QEMU takes the last.
+func launchIn(t *testing.T, space string, args ...string) *machine {
+	t.Helper()
+	dir := t.TempDir()
+	m := &machine{t: t, serial: filepath.Join(dir, "serial"), qmp: filepath.Join(dir, "qmp"), ended: make(chan error, 1)}
+	// timeout: no machine stays behind when the test is killed.
+	all := []string{
+		"timeout", "--kill-after=1", "14m", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,smm=off", "-m", "1536", "-smp", "2",
+		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
 		"-device", "virtio-rng-pci", "-serial", "file:" + m.serial, "-qmp", "unix:" + m.qmp + ",server=on,wait=off",
 	}
-	m.cmd = exec.Command("timeout", append(args, devices...)...)
+	if space != "" {
+		all = append([]string{"ip", "netns", "exec", space}, all...)
+	}
+	all = append(all, args...)
+	m.cmd = exec.Command(all[0], all[1:]...)
 	var said bytes.Buffer
 	m.cmd.Stderr = &said
 	must(t, m.cmd.Start())

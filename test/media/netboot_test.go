@@ -114,10 +114,7 @@ func (r *rack) powerOn(disk string) *machine {
 	r.t.Helper()
 	vars, err := os.ReadFile(firmwareVars)
 	must(r.t, err, os.WriteFile(r.file("vars"), vars, 0o600))
-	wrapper := r.file("qemu-system-x86_64")
-	must(r.t, os.WriteFile(wrapper, []byte("#!/bin/sh\nexec ip netns exec "+r.name+" /usr/bin/qemu-system-x86_64 \"$@\"\n"), 0o700))
-	r.t.Setenv("PATH", r.dir+":"+os.Getenv("PATH"))
-	return launch(r.t,
+	return launchIn(r.t, r.name,
 		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check",
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode, "-drive", "if=pflash,unit=1,format=raw,file="+r.file("vars"),
 		"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no",
