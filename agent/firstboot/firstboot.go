@@ -122,7 +122,9 @@ func bless(record bootspec.BootState, log *slog.Logger) {
 	switch {
 	case err != nil:
 		log.Error(err.Error(), "consequence", "the boot loader gives this image up after some boots")
-	case entry != "":
+	case entry == "":
+		log.Info("boot entry has no counter")
+	default:
 		log.Info("boot entry marked as good", "entry", entry)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,5 +112,18 @@ func TestIPXELiesBesideTheImage(t *testing.T) {
 	k.bake()
 	if _, err := os.Stat(filepath.Join(k.out, a.Name)); err == nil {
 		t.Error("iPXE of an earlier bake lies beside an image without")
+	}
+}
+
+// TestTheEntryOfAnISOIsNotCounted: a loader that counts renames a file, on a CD-ROM.
+func TestTheEntryOfAnISOIsNotCounted(t *testing.T) {
+	k := newDiskKitchen(t, FormatISO)
+	k.bake()
+	iso, err := disk.Inspect(filepath.Join(k.out, base+bootspec.ExtISO))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := bootspec.UKIDirectory + "/" + base + bootspec.ExtUKI; !slices.ContainsFunc(iso.Files, func(f disk.BootFile) bool { return f.Path == want }) {
+		t.Errorf("no %s in %+v", want, iso.Files)
 	}
 }

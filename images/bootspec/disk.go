@@ -92,8 +92,13 @@ func Loader(arch string) string {
 const BootTries = 3
 
 // BootEntry is the file name of an image's unified kernel image in UKIDirectory while it still has to prove itself
-// (UAPI specification "Automatic Boot Assessment"): slipway-worker-0.1.0-amd64+3.efi.
-func BootEntry(image string, tries int) string { return image + "+" + strconv.Itoa(tries) + ExtUKI }
+// (UAPI specification "Automatic Boot Assessment"): slipway-worker-0.1.0-amd64+3.efi. Without tries it has no counter.
+func BootEntry(image string, tries int) string {
+	if tries == 0 {
+		return image + ExtUKI
+	}
+	return image + "+" + strconv.Itoa(tries) + ExtUKI
+}
 
 var bootEntry = regexp.MustCompile(`^(slipway-[a-z0-9.+~-]+-[a-z][a-z0-9]*)(?:\+([0-9]{1,4})(?:-([0-9]{1,4}))?)?\.efi$`)
 

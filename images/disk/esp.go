@@ -34,9 +34,18 @@ func (l Layout) bootFiles() []bootFile {
 		{bootspec.LoaderConfig, plain([]byte(loaderConfig))},
 	}
 	for _, s := range l.Slots {
-		files = append(files, bootFile{path.Join(bootspec.UKIDirectory, bootspec.BootEntry(s.Image, bootspec.BootTries)), s.UKI})
+		files = append(files, bootFile{path.Join(bootspec.UKIDirectory, bootspec.BootEntry(s.Image, l.bootTries())), s.UKI})
 	}
 	return files
+}
+
+// bootTries is how often a new image is tried: with one slot there is no other to turn to, and the loader must not try to
+// write to a CD-ROM. (QEMU's USB CD-ROM answers nothing more after a write, so that nothing boots.)
+func (l Layout) bootTries() int {
+	if l.OneSlot {
+		return 0
+	}
+	return bootspec.BootTries
 }
 
 // writeESP makes the ESP's file system and all its files.

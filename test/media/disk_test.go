@@ -21,6 +21,7 @@ const (
 	lineStateMade = "slipway: file system made"
 	lineMounted   = "slipway: state is mounted at /var"
 	lineBlessed   = "slipway: boot entry marked as good"
+	lineUncounted = "slipway: boot entry has no counter"
 	lineFailed    = "slipway: BOOT FAILED: "
 	linePanic     = "Kernel panic - not syncing: dm-verity device corrupted"
 )

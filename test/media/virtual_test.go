@@ -11,8 +11,8 @@ import (
 
 // virtual boots a copy of the ISO of the same size with a node's configuration, as `slipway flash` makes it for virtual media.
 // Nothing can be kept there.
-func virtual(t *testing.T, device string) (path string) {
-	path = filepath.Join(t.TempDir(), "node.iso")
+func virtual(t *testing.T, device string) {
+	path := filepath.Join(t.TempDir(), "node.iso")
 	if out, err := exec.Command("cp", artifact(t, bootspec.ExtISO), path).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -28,21 +28,14 @@ func virtual(t *testing.T, device string) (path string) {
 	}
 	m.never(lineStateMade)
 	m.off()
-	return path
 }
 
 // TestMachineBootsFromTheISOAsUSBCDROM: a CD-ROM drive behind USB, as many management controllers have it.
 func TestMachineBootsFromTheISOAsUSBCDROM(t *testing.T) {
-	path := virtual(t, "if=none,id=media,media=cdrom,readonly=on,format=raw,file=FILE")
-	if got := entries(t, path); !strings.Contains(got, "+3.efi") {
-		t.Errorf("boot entries: %s", got)
-	}
+	virtual(t, "if=none,id=media,media=cdrom,readonly=on,format=raw,file=FILE")
 }
 
 // TestMachineBootsFromTheISOAsVirtualStick: a stick of the ISO's own size, so that the state finds no room to grow.
 func TestMachineBootsFromTheISOAsVirtualStick(t *testing.T) {
-	path := virtual(t, "if=none,id=media,format=raw,file=FILE")
-	if got := entries(t, path); strings.Contains(got, "+") {
-		t.Errorf("the boot entry did not prove itself: %s", got)
-	}
+	virtual(t, "if=none,id=media,format=raw,file=FILE")
 }
