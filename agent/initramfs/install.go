@@ -42,6 +42,10 @@ func (b *boot) install(ctx context.Context) error {
 		return stopError{errors.New("cannot install: this machine booted by legacy BIOS, and the disk would boot by UEFI only (set its firmware to UEFI, or remove install: from the node)")}
 	}
 	drive, err := b.chooseTarget(ctx, node.Install.Disk)
+	if err != nil && b.runsFromFixed() {
+		b.log.Warn("no disk to install on, the node goes on from the one it booted from: correct install: in its document", "booted from", b.medium.Drive.Path, "cause", err)
+		return nil
+	}
 	if err != nil {
 		return stopError{fmt.Errorf("cannot install: %w", err)}
 	}
@@ -59,6 +63,12 @@ func (b *boot) runsFrom(match bootspec.DiskMatch) bool {
 	}
 	_, _, err := drives.Choose(match, []drives.Drive{b.medium.Drive}, notPortable(match))
 	return err == nil
+}
+
+// runsFromFixed says whether the machine has booted from a disk that stays in it. When such a disk is no longer the one that is
+// meant (another controller gives it another name), that is no reason to leave a node down that can run.
+func (b *boot) runsFromFixed() bool {
+	return b.medium != nil && !b.medium.Drive.Optical && notPortable(bootspec.DiskMatch{})(b.medium.Drive) == ""
 }
 
 // notPortable keeps rules that name no drive off those that come and go.
