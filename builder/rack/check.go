@@ -22,7 +22,7 @@ const checkSpace = "slipway-check"
 const untried = "not tried"
 
 // checkTime is how long all checks may take together.
-const checkTime = 8 * time.Minute
+const checkTime = 12 * time.Minute
 
 // CheckResult says whether one thing that a fresh cluster must do was seen.
 type CheckResult struct {
