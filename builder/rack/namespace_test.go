@@ -1,6 +1,7 @@
 package rack
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,13 +23,13 @@ func lab(t *testing.T) *cluster.Cluster {
 	return c
 }
 
-// testSpace is a namespace of its own name, so that tests don't meet a rack that is up.
+// testSpace is a namespace of this run alone, so that tests meet neither a rack that is up nor each other.
 func testSpace(t *testing.T) *namespace {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	name := "slipway-test-" + filepath.Base(t.TempDir()) + "-" + strings.ToLower(t.Name())
+	name := fmt.Sprintf("slipway-test-%d-%s", os.Getpid(), strings.ToLower(t.Name()))
 	space, err := newNamespace(name)
 	if err != nil {
 		t.Fatal(err)
