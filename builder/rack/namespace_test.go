@@ -90,7 +90,7 @@ func TestLeftoversOfAKilledRunAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The rack's folder is in the command line of everything a rack starts.
-	p, err := spawn(space, dir, "worker-1", filepath.Join(dir, "worker-1.log"), exec.Command("sh", "-c", "sleep 600; : "+dir))
+	p, err := spawn(space, dir, "worker-1", filepath.Join(dir, "worker-1.log"), exec.Command("sh", "-c", "while :; do sleep 1; done; : "+dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,7 +168,7 @@ func TestALivingRackIsLeftAlone(t *testing.T) {
 	if err := os.Mkdir(r.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	owner := exec.Command("sh", "-c", "sleep 600; : slipway rack up")
+	owner := exec.Command("sh", "-c", "while :; do sleep 1; done; : slipway rack up")
 	if err := owner.Start(); err != nil {
 		t.Fatal(err)
 	}
