@@ -85,15 +85,21 @@ func (b *baker) openLayer(ctx context.Context, i int, p plan.Package) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	l, err := b.layer(p)
+	b.layers[i] = l
+	return err
+}
+
+// layer is an unpacked package.
+func (b *baker) layer(p plan.Package) (*layer.Layer, error) {
 	l, err := b.stages.layers.Open(p.SHA256, func() (string, error) { return b.Package(p.SHA256), nil })
 	if err != nil {
-		return fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
+		return nil, fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
 	}
 	if l.Package != p.Name {
-		return fmt.Errorf("package %s: the file is one of package %s", p.Name, l.Package)
+		return nil, fmt.Errorf("package %s: the file is one of package %s", p.Name, l.Package)
 	}
-	b.layers[i] = l
-	return nil
+	return l, nil
 }
 
 // bootFolder is where packages have EFI programs.

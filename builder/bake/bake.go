@@ -89,7 +89,7 @@ func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, er
 		err := verb()
 		if errors.Is(err, rootfs.ErrDamaged) {
 			b.step("look for damage in the cache")
-			healed, failed := b.stages.heal(b.allPackages())
+			healed, failed := b.stages.heal(append(b.allPackages(), b.tools()...))
 			return nil, healed, errors.Join(err, failed)
 		}
 		if err != nil {

@@ -100,7 +100,7 @@ type rootImage struct {
 }
 
 func (b *baker) packRoot(ctx context.Context) error {
-	version, err := squashfs.Version(ctx)
+	mksquashfs, version, err := b.mksquashfs(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (b *baker) packRoot(ctx context.Context) error {
 	k := key(rootFormat, fmt.Sprintf("%x", b.tree.Digest()), fmt.Sprintf("%+v", o), version)
 	content, cached, err := b.stages.stage("root-"+b.Plan.Role, k, &b.root, func(path string) error {
 		b.step("pack root image")
-		if err := squashfs.Write(ctx, path, o, func(w io.Writer) error { return b.tree.WriteTar(w, o.Epoch) }); err != nil {
+		if err := mksquashfs.Write(ctx, path, o, func(w io.Writer) error { return b.tree.WriteTar(w, o.Epoch) }); err != nil {
 			return err
 		}
 		b.step("hash root image")

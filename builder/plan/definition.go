@@ -17,6 +17,7 @@ type Definition struct {
 	Archives        []Archive        `yaml:"archives" json:"archives"`
 	Packages        []string         `yaml:"packages" json:"packages"` // and what they depend on
 	Omit            []string         `yaml:"omit" json:"omit"`         // never taken: only maintainer scripts need them
+	Tools           []string         `yaml:"tools" json:"tools"`       // packages of programs that a bake runs, and what they depend on
 	Kernel          string           `yaml:"kernel" json:"kernel"`     // package; {arch} is replaced
 	KernelArguments []string         `yaml:"kernelArguments" json:"kernelArguments"`
 	Initrd          Initrd           `yaml:"initrd" json:"initrd"`

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 
 	"github.com/slipway-os/slipway/builder/archive"
 )
@@ -13,7 +15,7 @@ import (
 func Fetch(ctx context.Context, source *archive.Source, plans []*Plan, progress archive.Progress) error {
 	var packages []Package
 	for _, p := range plans {
-		packages = append(append(packages, p.Packages...), p.Kernel)
+		packages = slices.Concat(packages, p.Packages, []Package{p.Kernel}, p.Tools[runtime.GOARCH])
 	}
 	return fetchPackages(ctx, source, packages, progress)
 }

@@ -38,6 +38,7 @@ archives:
   - {name: debian, suite: trixie, components: [main], keys: [test.asc]}
 packages: [base]
 omit: [debconf]
+tools: [packer]
 kernel: linux-image-{arch}
 kernelArguments: [quiet]
 initrd: {modules: [loop], components: [ignition]}
@@ -52,6 +53,8 @@ const smallArchive = `
 	base 1.0 depends libbase (>= 1), debconf
 	libbase 1.1
 	extra 2.0
+	packer 4.6 depends libpack
+	libpack 1.0 depends debconf
 	linux-image-amd64 6.2 depends linux-image-6.2-amd64 (= 6.2)
 	linux-image-6.2-amd64 6.2 depends initramfs-tools`
 

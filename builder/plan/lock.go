@@ -49,6 +49,7 @@ type ArchLock struct {
 	Archives []LockedArchive     `json:"archives"`
 	Kernel   string              `json:"kernel"`   // name of the kernel's package in Packages
 	Roles    map[string][]string `json:"roles"`    // names of the packages of each role, sorted, without the kernel
+	Tools    []string            `json:"tools"`    // names of the packages that a bake on such a machine runs programs of, sorted
 	Omitted  map[string][]string `json:"omitted"`  // what was left out, and the packages that depend on it
 	Packages []Package           `json:"packages"` // all, sorted by name
 }
@@ -58,6 +59,7 @@ type Asked struct {
 	Archives []Archive           `json:"archives"`
 	Packages []string            `json:"packages"`
 	Omit     []string            `json:"omit"`
+	Tools    []string            `json:"tools"`
 	Kernel   string              `json:"kernel"`
 	Roles    map[string][]string `json:"roles"` // the roles' own packages
 }
@@ -137,6 +139,11 @@ func (l *ArchLock) check() error {
 			if !known[name] {
 				return fmt.Errorf("role %s: %q is not among the packages", role, name)
 			}
+		}
+	}
+	for _, name := range l.Tools {
+		if !known[name] {
+			return fmt.Errorf("tools: %q is not among the packages", name)
 		}
 	}
 	if len(l.Archives) == 0 {

@@ -46,7 +46,25 @@ func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, er
 		Initrd:          Initrd{Modules: sorted(def.Initrd.Modules), Components: sorted(def.Initrd.Components)},
 		Compression:     def.Compression,
 	}
-	return p, p.addPackages(l)
+	if err := p.addPackages(l); err != nil {
+		return nil, err
+	}
+	return p, p.addTools(lock)
+}
+
+// addTools adds the tools for machines of every architecture that the lock has.
+func (p *Plan) addTools(lock *Lock) error {
+	p.Tools = map[string][]Package{}
+	for arch, l := range lock.Architectures {
+		for _, name := range l.Tools {
+			pkg, ok := l.find(name)
+			if !ok {
+				return fmt.Errorf("the lock names package %s but does not hold it", name)
+			}
+			p.Tools[arch] = append(p.Tools[arch], pkg)
+		}
+	}
+	return nil
 }
 
 func (p *Plan) addPackages(l *ArchLock) error {

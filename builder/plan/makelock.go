@@ -86,6 +86,12 @@ func (l *ArchLock) resolve(u *universe, in LockInput) error {
 			l.Omitted[omitted] = union(l.Omitted[omitted], by)
 		}
 	}
+	tools, err := u.resolve(in.Definition.Tools, in.Definition.Omit)
+	if err != nil {
+		return fmt.Errorf("tools: %w", err)
+	}
+	l.Tools = append([]string{}, slices.Sorted(maps.Keys(tools.chosen))...)
+	maps.Copy(used, tools.chosen)
 	for _, name := range slices.Sorted(maps.Keys(used)) {
 		p := used[name]
 		l.Packages = append(l.Packages, Package{p.Name, p.Version, p.Arch, p.File.Path, p.File.Size, p.File.SHA256})
@@ -128,7 +134,7 @@ func (u *universe) realKernel(meta *candidate, rel deb.Relation) (*candidate, er
 
 // asked is what a lock is made from, in one order whatever order the documents have.
 func asked(def *Definition, roles map[string][]string) Asked {
-	a := Asked{Archives: def.Archives, Packages: sorted(def.Packages), Omit: sorted(def.Omit), Kernel: def.Kernel, Roles: map[string][]string{}}
+	a := Asked{Archives: def.Archives, Packages: sorted(def.Packages), Omit: sorted(def.Omit), Tools: sorted(def.Tools), Kernel: def.Kernel, Roles: map[string][]string{}}
 	for name, packages := range roles {
 		a.Roles[name] = sorted(packages)
 	}

@@ -36,6 +36,9 @@ type Plan struct {
 	ContainerImages []ContainerImage `json:"containerImages"`  // in the root image, sorted by name
 	Initrd          Initrd           `json:"initrd"`
 	Compression     Compression      `json:"compression"`
+	// Tools are the packages of the programs that a bake runs, by the architecture of the machine that bakes. Without
+	// any for its own, a bake runs that machine's programs.
+	Tools map[string][]Package `json:"tools"`
 }
 
 // Package is one file of a Debian archive.

@@ -8,6 +8,8 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,7 +49,7 @@ func TestLockPlanFetch(t *testing.T) {
 	if err := Fetch(context.Background(), o.Source, []*Plan{p, big}, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, pkg := range append(big.Packages, p.Kernel) {
+	for _, pkg := range slices.Concat(big.Packages, []Package{p.Kernel}, p.Tools[runtime.GOARCH]) {
 		data, err := os.ReadFile(o.Source.Cache.Path(pkg.SHA256))
 		if err != nil || string(data) != pkg.Name+" "+pkg.Version {
 			t.Errorf("%s: %q, %v", pkg.Name, data, err)
@@ -116,6 +118,7 @@ func TestStaleLock(t *testing.T) {
 		{"packages: [base]", "packages: [base, extra]"}: "packages: +extra",
 		{"packages: [base]", "packages: [libbase]"}:     "packages: +libbase -base",
 		{"omit: [debconf]", "omit: []"}:                 "omit: -debconf",
+		{"tools: [packer]", "tools: [base]"}:            "tools: +base -packer",
 		{"linux-image-{arch}", "linux-image-cloud"}:     "kernel: linux-image-{arch} -> linux-image-cloud",
 		{"suite: trixie", "suite: forky"}:               "archives differ",
 		{"version: 1.2.3", "version: 1.2.4"}:            "",

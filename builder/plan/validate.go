@@ -44,6 +44,7 @@ func (c *checker) definition(d *Definition) {
 	c.archives(d.Archives)
 	c.each("packages", d.Packages, "", packageName)
 	c.each("omit", d.Omit, "", packageName)
+	c.each("tools", d.Tools, "", packageName)
 	for i, name := range d.Packages {
 		if slices.Contains(d.Omit, name) {
 			c.fault(index("packages", i), "take it out of one of them", "%s is in omit too", name)

@@ -1,8 +1,8 @@
 // Package squashfs packs a tar stream into a squashfs file: it runs mksquashfs (squashfs-tools 4.5 or newer), the only
 // part of a bake besides `go` that is another program. It needs no rights and makes no temporary tree.
 //
-// Equal streams and options give equal bytes for one version of squashfs-tools and its zstd library; Version tells it,
-// so that caches can be keyed by it.
+// Equal streams and options give equal bytes for one version of squashfs-tools and its zstd library. Which they are the
+// caller decides (builder/toolset has those of a lock); Version tells the tool's, so that caches can be keyed by it.
 package squashfs
 
 import (
@@ -45,11 +45,19 @@ func (o Options) check() error {
 // ErrNoTool means that mksquashfs cannot be run.
 var ErrNoTool = errors.New("mksquashfs cannot be run; install squashfs-tools")
 
+// Program runs mksquashfs with arguments.
+type Program func(ctx context.Context, args ...string) *exec.Cmd
+
+// Host is this machine's own mksquashfs.
+func Host(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "mksquashfs", args...)
+}
+
 var version = regexp.MustCompile(`mksquashfs version (\S+)`)
 
 // Version is mksquashfs's version: 4.5.1.
-func Version(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "mksquashfs", "-version").Output()
+func (run Program) Version(ctx context.Context) (string, error) {
+	out, err := run(ctx, "-version").Output()
 	m := version.FindSubmatch(out) // the exit status differs between versions
 	if m == nil && ctx.Err() != nil {
 		return "", ctx.Err()
@@ -62,7 +70,7 @@ func Version(ctx context.Context) (string, error) {
 
 // Write packs the tar stream that feed writes into the file at path, which is overwritten. On an error, what is at path
 // is of no use. Feed's errors are returned as they are.
-func Write(ctx context.Context, path string, o Options, feed func(io.Writer) error) error {
+func (run Program) Write(ctx context.Context, path string, o Options, feed func(io.Writer) error) error {
 	if err := o.check(); err != nil {
 		return fmt.Errorf("cannot make squashfs: %w", err)
 	}
@@ -72,7 +80,7 @@ func Write(ctx context.Context, path string, o Options, feed func(io.Writer) err
 	parent := ctx
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "mksquashfs", o.args(path)...)
+	cmd := run(ctx, o.args(path)...)
 	cmd.Env = environment(os.Environ())
 	cmd.WaitDelay = 10 * time.Second
 	said := &tail{limit: 4 << 10}

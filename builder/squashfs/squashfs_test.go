@@ -45,7 +45,7 @@ func tree(t *testing.T) *rootfs.Tree {
 func pack(t *testing.T, o Options) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image")
-	err := Write(context.Background(), path, o, func(w io.Writer) error { return tree(t).WriteTar(w, o.Epoch) })
+	err := Program(Host).Write(context.Background(), path, o, func(w io.Writer) error { return tree(t).WriteTar(w, o.Epoch) })
 	if errors.Is(err, ErrNoTool) {
 		t.Skip(err)
 	}
@@ -103,14 +103,14 @@ func squeeze(s string) string {
 func TestFailures(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image")
 	mine := errors.New("cannot read usr/bin/x")
-	err := Write(context.Background(), path, options(), func(w io.Writer) error {
+	err := Program(Host).Write(context.Background(), path, options(), func(w io.Writer) error {
 		tree(t).WriteTar(w, 0)
 		return mine
 	})
 	if !errors.Is(err, mine) {
 		t.Errorf("the feeding side failed, but the error is %v", err)
 	}
-	err = Write(context.Background(), "/proc/none/image", options(), func(w io.Writer) error {
+	err = Program(Host).Write(context.Background(), "/proc/none/image", options(), func(w io.Writer) error {
 		_, err := io.Copy(w, bytes.NewReader(make([]byte, 1<<20)))
 		return err
 	})
@@ -118,7 +118,7 @@ func TestFailures(t *testing.T) {
 		t.Errorf("a file that cannot be made: %v", err)
 	}
 	for _, o := range []Options{{}, {"lz4", 1, 4096, 0}, {"zstd", 23, 4096, 0}, {"zstd", 3, 5000, 0}, {"zstd", 3, 4096, -1}} {
-		if err := Write(context.Background(), path, o, nil); err == nil {
+		if err := Program(Host).Write(context.Background(), path, o, nil); err == nil {
 			t.Errorf("options %+v were taken", o)
 		}
 	}

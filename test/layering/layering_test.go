@@ -158,6 +158,7 @@ func TestImagesKnowNoCluster(t *testing.T) {
 var runners = map[string]string{
 	"builder/component": "go",
 	"builder/squashfs":  "mksquashfs",
+	"builder/toolset":   "programs of locked packages",
 	"builder/rack":      "QEMU, the boot server, kubectl",
 	"agent/provision":   "ignition",
 	"agent/storage":     "mkfs, e2fsck",
