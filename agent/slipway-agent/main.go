@@ -12,12 +12,17 @@ import (
 	"syscall"
 
 	"github.com/slipway-os/slipway/agent/console"
+	"github.com/slipway-os/slipway/agent/endpoint"
 	"github.com/slipway-os/slipway/agent/firstboot"
 	"github.com/slipway-os/slipway/agent/initramfs"
+	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 const usage = `usage: slipway-agent run        bring this node up and report until it is stopped (a service of Type=notify)
        slipway-agent await-api URL CA    wait until an API server is ready (ExecStartPost of kube-apiserver.service)
+       slipway-agent api        the node's way to the API: a balancer on 127.0.0.1:7443, and on control planes the virtual
+                                address (a service of Type=notify)
+       slipway-agent api-release         take the virtual address off this machine (ExecStopPost of slipway-api.service)
        slipway-agent version    print the version
 As /init (process 1 of the initramfs) it boots the machine.
 `
@@ -34,6 +39,10 @@ func run(args []string) int {
 	switch {
 	case len(args) == 1 && args[0] == "run":
 		return serve()
+	case len(args) == 1 && args[0] == "api":
+		return api()
+	case len(args) == 1 && args[0] == "api-release":
+		return outcome(endpoint.Release(bootspec.NodeDocument))
 	case len(args) == 3 && args[0] == "await-api":
 		return await(args[1], args[2])
 	case len(args) == 1 && args[0] == "version":
@@ -48,27 +57,44 @@ func run(args []string) int {
 func serve() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	// /dev/kmsg: the machine's console shows how far it is, and the journal has the lines too.
+	return outcome(firstboot.Run(ctx, log()))
+}
+
+// api is the service slipway-api.
+func api() int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	c, err := endpoint.Load(bootspec.NodeDocument, bootspec.PKIDirectory+"/ca.crt")
+	if err != nil {
+		return outcome(err)
+	}
+	c.Log = log()
+	return outcome(endpoint.Run(ctx, c))
+}
+
+// log writes to /dev/kmsg: the machine's console shows how far it is, and the journal has the lines too.
+func log() *slog.Logger {
 	out, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
 	if err != nil {
 		out = os.Stderr
 	}
-	if err := firstboot.Run(ctx, slog.New(console.New(out))); err != nil {
-		fmt.Fprintln(os.Stderr, "slipway-agent:", err)
-		return 1
+	return slog.New(console.New(out))
+}
+
+// outcome is the exit code for an error, which it tells.
+func outcome(err error) int {
+	if err == nil {
+		return 0
 	}
-	return 0
+	fmt.Fprintln(os.Stderr, "slipway-agent:", err)
+	return 1
 }
 
 // await waits until an API server is ready or systemd has had enough.
 func await(url, ca string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := firstboot.AwaitAPI(ctx, url, ca); err != nil {
-		fmt.Fprintln(os.Stderr, "slipway-agent:", err)
-		return 1
-	}
-	return 0
+	return outcome(firstboot.AwaitAPI(ctx, url, ca))
 }
 
 // version is the product's.

@@ -231,7 +231,21 @@ func TestReference(t *testing.T) {
 	for _, want := range []string{
 		"SLIPWAY_ETCD_ENDPOINTS=https://10.1.0.12:2379,https://10.1.0.11:2379,https://10.1.0.13:2379\n",
 		"SLIPWAY_ETCD_CLUSTER=cp-1=https://10.1.0.11:2380,cp-2=https://10.1.0.12:2380,cp-3=https://10.1.0.13:2380\n",
-		"SLIPWAY_API_SERVER=https://10.1.0.12:6443\n",
+		"SLIPWAY_API_SERVER=https://127.0.0.1:7443\n",
+		`"api": {
+    "servers": [
+      "10.1.0.11:6443",
+      "10.1.0.12:6443",
+      "10.1.0.13:6443"
+    ],
+    "virtualAddress": {
+      "address": "10.1.0.5",
+      "link": "eth0",
+      "server": "10.1.0.12:6443",
+      "router": 5,
+      "priority": 215
+    }
+  },`,
 		"SLIPWAY_API_SERVER_COUNT=3\n",
 		"10.1.0.22 worker-2\n",
 	} {
@@ -240,8 +254,8 @@ func TestReference(t *testing.T) {
 		}
 	}
 	_, tree = render(t, c, identity(t, c), "worker-2")
-	if want := "SLIPWAY_API_SERVER=https://10.1.0.5:6443\n"; !strings.Contains(tree, want) {
-		t.Errorf("%q is missing", want)
+	if want := `"10.1.0.13:6443"`; !strings.Contains(tree, want) || strings.Contains(tree, "virtualAddress") {
+		t.Errorf("a worker must know all API servers, and hold no virtual address:\n%s", tree)
 	}
 }
 

@@ -3,6 +3,7 @@ package pki
 import (
 	"net/netip"
 	"path"
+	"slices"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
@@ -37,7 +38,7 @@ const (
 
 const (
 	localhost      = "localhost"
-	localAPIServer = "https://127.0.0.1:6443"
+	localAPIServer = "https://" + bootspec.APIBalancer
 	apiService     = "kubernetes" // the Service through which pods reach the API
 )
 
@@ -56,10 +57,9 @@ func (id *Identity) NodeFiles(c *cluster.Cluster, n *cluster.Node, env Environme
 	}
 	m := &maker{id: id, env: env}
 	m.add(path.Join(bootspec.PKIDirectory, "ca.crt"), public, id.CA.PEM())
-	server := "https://" + c.APIServer(n)
-	m.kubeconfig("kubelet", server, Leaf{CommonName: userKubelet + n.Name, Organization: []string{groupNodes}, Lifetime: KubeletLifetime})
-	m.kubeconfig("kube-proxy", server, Leaf{CommonName: userProxy})
-	m.kubeconfig("flanneld", server, Leaf{CommonName: userFlannel})
+	m.kubeconfig("kubelet", localAPIServer, Leaf{CommonName: userKubelet + n.Name, Organization: []string{groupNodes}, Lifetime: KubeletLifetime})
+	m.kubeconfig("kube-proxy", localAPIServer, Leaf{CommonName: userProxy})
+	m.kubeconfig("flanneld", localAPIServer, Leaf{CommonName: userFlannel})
 	if n.Role == cluster.RoleControlPlane {
 		m.controlPlane(c, n)
 	}
@@ -141,9 +141,12 @@ func apiServer(c *cluster.Cluster, n *cluster.Node) Leaf {
 		},
 		Addresses: []netip.Addr{c.KubernetesService(), c.NodeAddress(n), netip.MustParseAddr("127.0.0.1")},
 	}
+	if v := c.Kubernetes.VirtualAddress; v.IsValid() {
+		l.Addresses = append(l.Addresses, v)
+	}
 	host := c.Kubernetes.Endpoint.Host
 	if address, err := netip.ParseAddr(host); err == nil {
-		if address != c.NodeAddress(n) {
+		if !slices.Contains(l.Addresses, address) {
 			l.Addresses = append(l.Addresses, address)
 		}
 	} else if host != "" {

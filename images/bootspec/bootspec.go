@@ -38,7 +38,7 @@ const (
 	EnvNodeRole        = "SLIPWAY_NODE_ROLE"        // control-plane, worker
 	EnvNodeAddress     = "SLIPWAY_NODE_ADDRESS"     // address on the management network: etcd, API and kubelet use it
 	EnvPodAddress      = "SLIPWAY_POD_ADDRESS"      // address on the container network (else the management one): pod traffic
-	EnvAPIServer       = "SLIPWAY_API_SERVER"       // https://10.1.0.11:6443
+	EnvAPIServer       = "SLIPWAY_API_SERVER"       // https://127.0.0.1:7443
 	EnvPodCIDR         = "SLIPWAY_POD_CIDR"         // 10.244.0.0/16
 	EnvServiceCIDR     = "SLIPWAY_SERVICE_CIDR"     // 10.96.0.0/16
 	EnvClusterDNS      = "SLIPWAY_CLUSTER_DNS"      // 10.96.0.10

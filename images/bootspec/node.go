@@ -12,14 +12,16 @@ const Version = "slipway.dev/v1alpha1"
 
 // Node is the node document: what makes a machine this node, without its secrets.
 type Node struct {
-	APIVersion string  `json:"apiVersion"` // Version
-	Cluster    string  `json:"cluster"`
-	Name       string  `json:"name"` // also the host name and the Kubernetes node name
-	Role       string  `json:"role"` // control-plane, worker
-	Target     string  `json:"target"`
-	Server     string  `json:"server"` // base URL of the boot server; empty when there is none (offline media)
-	APIServer  string  `json:"apiServer"`
-	Network    Network `json:"network"`
+	APIVersion string `json:"apiVersion"` // Version
+	Cluster    string `json:"cluster"`
+	Name       string `json:"name"` // also the host name and the Kubernetes node name
+	Role       string `json:"role"` // control-plane, worker
+	Target     string `json:"target"`
+	Server     string `json:"server"`    // base URL of the boot server; empty when there is none (offline media)
+	APIServer  string `json:"apiServer"` // base URL for what runs on the node: https://127.0.0.1:7443
+	// API is what answers there.
+	API     *API    `json:"api,omitempty"`
+	Network Network `json:"network"`
 	// Storage is where the node keeps its state; without it: in the state partition of the disk it booted from, or in memory.
 	Storage *Storage `json:"storage,omitempty"`
 	// Install makes the machine install itself to a disk when it has booted from elsewhere.

@@ -76,10 +76,13 @@ type Image struct {
 type Kubernetes struct {
 	PodCIDR     netip.Prefix `yaml:"podCIDR"`     // default 10.244.0.0/16; each node gets a /24 of it
 	ServiceCIDR netip.Prefix `yaml:"serviceCIDR"` // default 10.96.0.0/16
-	// Endpoint is how clients reach the API: an address or a name, with a port unless it is 6443. Default: the first
-	// control plane's address.
-	Endpoint      Endpoint `yaml:"endpoint"`
-	ClusterDomain string   `yaml:"clusterDomain"` // default cluster.local
+	// Endpoint is how clients reach the API: an address or a name, with a port unless it is 6443. Default: the virtual
+	// address, or without one the first control plane's address.
+	Endpoint Endpoint `yaml:"endpoint"`
+	// VirtualAddress is an address on the management network that one of the control planes holds at a time. Without it
+	// the endpoint is someone else's (a balancer outside).
+	VirtualAddress netip.Addr `yaml:"virtualAddress"`
+	ClusterDomain  string     `yaml:"clusterDomain"` // default cluster.local
 }
 
 // Provisioning is how machines boot.
@@ -287,15 +290,21 @@ func (c *Cluster) Endpoint() string {
 	if c.Kubernetes.Endpoint.Host != "" {
 		return c.Kubernetes.Endpoint.String()
 	}
-	return Endpoint{Host: c.NodeAddress(c.ControlPlanes()[0]).String(), Port: APIPort}.String()
+	return c.apiServer(c.ControlPlanes()[0])
 }
 
-// APIServer is the API server that a node's own components talk to, as host and port: a control plane's is its own.
-func (c *Cluster) APIServer(n *Node) string {
-	if n.Role == RoleControlPlane {
-		return Endpoint{Host: c.NodeAddress(n).String(), Port: APIPort}.String()
+// APIServers are all API servers as host and port, in the document's order.
+func (c *Cluster) APIServers() []string {
+	var list []string
+	for _, n := range c.ControlPlanes() {
+		list = append(list, c.apiServer(n))
 	}
-	return c.Endpoint()
+	return list
+}
+
+// apiServer is a control plane's own API server.
+func (c *Cluster) apiServer(n *Node) string {
+	return Endpoint{Host: c.NodeAddress(n).String(), Port: APIPort}.String()
 }
 
 // ServiceAddress is the n-th address of the service CIDR.

@@ -76,6 +76,9 @@ func (c *Cluster) setDefaults(source *document.Source) {
 	if !source.Has("provisioning.unknownMachines") {
 		c.Provisioning.UnknownMachines = UnknownList
 	}
+	if v := c.Kubernetes.VirtualAddress; v.IsValid() && !source.Has("kubernetes.endpoint") {
+		c.Kubernetes.Endpoint = Endpoint{Host: v.String(), Port: APIPort}
+	}
 	for name, n := range c.Networks {
 		if n.Role == "" && slices.Contains(networkRoles(), name) && c.networkWithRole(name) == "" {
 			n.Role = name

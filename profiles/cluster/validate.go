@@ -213,6 +213,30 @@ func (k *check) provisioning(c *Cluster) {
 		k.fault("networks", "give one role: mgmt, or the CIDR of the provisioning subnet", "none is the management network")
 	}
 	k.pool(c)
+	k.virtualAddress(c)
+}
+
+// virtualAddress is the path of that field.
+const virtualAddress = "kubernetes.virtualAddress"
+
+// virtualAddress checks that the virtual address can be held by any control plane and is nobody's own (see nodes).
+func (k *check) virtualAddress(c *Cluster) {
+	v, name := c.Kubernetes.VirtualAddress, c.Management()
+	if !v.IsValid() || !c.Networks[name].CIDR.IsValid() {
+		return
+	}
+	if !k.host(virtualAddress, v, c.Networks[name].CIDR, "the management network "+name) {
+		return
+	}
+	if c.Provisioning.Pool.Contains(v) {
+		k.fault("provisioning.pool", "end the pool before it, or begin it after it", "the pool %s contains the virtual address %s", c.Provisioning.Pool, v)
+	}
+	if v.As4()[3] == 0 { // its last byte numbers the virtual router (RFC 9568, section 5.2.3: 1 to 255)
+		k.fault(virtualAddress, "use an address that doesn't end in .0", "%s ends in .0, and its last number tells it from other virtual addresses on the network", v)
+	}
+	if e, err := netip.ParseAddr(c.Kubernetes.Endpoint.Host); err == nil && e != v && c.Networks[name].CIDR.Contains(e) {
+		k.fault("kubernetes.endpoint", "leave it out, or write "+v.String(), "%s is not the virtual address %s, and nothing would hold it", e, v)
+	}
 }
 
 // pool checks that the pool holds no address that is someone's.

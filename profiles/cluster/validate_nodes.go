@@ -69,6 +69,9 @@ func (k *check) nodes(c *Cluster) {
 			addresses[g.String()] = document.Key(document.Key("networks", name), "gateway")
 		}
 	}
+	if v := c.Kubernetes.VirtualAddress; v.IsValid() {
+		k.unique(addresses, "address", v.String(), virtualAddress)
+	}
 	for i := range c.Nodes {
 		n, path := &c.Nodes[i], document.Index("nodes", i)
 		k.label(path+".name", n.Name)
