@@ -263,20 +263,21 @@ func printable(s string) string {
 	}, s)
 }
 
-// serial is a disk's serial number: its own, that in its SCSI vital product data, or that of the USB device it is in.
+// serial is a disk's serial number: its own, that of the USB device it is in, or that in its SCSI vital product data. The
+// order is that of udev and lsblk, and of the node's agent: a serial that is named for flashing is the one that installs.
 func serial(dir string) string {
 	for _, name := range []string{"serial", "device/serial"} {
 		if s := attribute(dir, name); s != "" {
 			return s
 		}
 	}
-	if page, err := os.ReadFile(filepath.Join(dir, "device/vpd_pg80")); err == nil && len(page) > 4 { // SPC-5, 7.7.20
-		if s := strings.TrimSpace(printable(string(page[4:]))); s != "" {
+	if usb := usbDevice(dir); usb != "" {
+		if s := attribute(usb, "serial"); s != "" {
 			return s
 		}
 	}
-	if usb := usbDevice(dir); usb != "" {
-		return attribute(usb, "serial")
+	if page, err := os.ReadFile(filepath.Join(dir, "device/vpd_pg80")); err == nil && len(page) > 4 { // SPC-5, 7.7.20
+		return strings.TrimSpace(printable(string(page[4:])))
 	}
 	return ""
 }

@@ -252,7 +252,7 @@ func TestKindsOfDevices(t *testing.T) {
 		want  string
 	}{
 		{"devices/pci0000:00/0000:00:14.0/usb2/2-3/2-3:1.0/host4/target4:0:0/4:0:0:0/block/sdb", map[string]string{
-			"removable": "1", "device/vendor": "SanDisk ", "device/model": "Ultra Fit       ", "../../../../../../idVendor": "0781", "../../../../../../serial": "4C530001",
+			"removable": "1", "device/vendor": "SanDisk ", "device/model": "Ultra Fit       ", "device/vpd_pg80": "\x00\x80\x00\x04AB12", "../../../../../../idVendor": "0781", "../../../../../../serial": "4C530001",
 		}, "SanDisk Ultra Fit, 4C530001, usb, removable"},
 		{"devices/pci0000:00/0000:00:14.0/usb2/2-4/2-4:1.0/host5/target5:0:0/5:0:0:0/block/sdc", map[string]string{ // a fast one, which says it is a disk
 			"removable": "0", "device/model": "Extreme\x1b[31m", "device/vpd_pg80": "\x00\x80\x00\x04AB12", "../../../../../../idVendor": "0781", "../../../../../../removable": "removable",
