@@ -60,6 +60,12 @@ func TestVirtualAddress(t *testing.T) {
 	first := r.holder(machines...)
 	client.await("an answer of the holder", 0, func(l string) bool { return l == first })
 
+	t.Run("network configured again", func(t *testing.T) {
+		r.helper(first, setting{Kind: "network", Name: first}).await("success", 0, func(l string) bool { return l == "configured" })
+		if !r.holds(first) {
+			t.Error("the agent has taken the virtual address for one that the network document doesn't want")
+		}
+	})
 	t.Run("killed", func(t *testing.T) {
 		begin := time.Now()
 		nodes[first].kill()

@@ -18,6 +18,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -25,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-os/slipway/agent/network"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -33,7 +35,7 @@ const helper = "SLIPWAY_TEST_HELPER"
 
 // setting is what a helper gets, as JSON.
 type setting struct {
-	Kind   string        // node, server, client
+	Kind   string        // node, server, client, network
 	Folder string        // with the authority's certificate and the servers' pair
 	Name   string        // server: what it answers
 	API    *bootspec.API // node
@@ -51,7 +53,7 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
-		err = map[string]func(context.Context, setting) error{"node": runNode, "server": runServer, "client": runClient}[s.Kind](ctx, s)
+		err = map[string]func(context.Context, setting) error{"node": runNode, "server": runServer, "client": runClient, "network": runNetwork}[s.Kind](ctx, s)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, s.Kind, s.Name, err)
@@ -76,6 +78,16 @@ func runNode(ctx context.Context, s setting) error {
 	c.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	c.Notify = func(text string) { fmt.Println(text) }
 	return Run(ctx, c)
+}
+
+// runNetwork is the agent, which makes the machine's network what its document says.
+func runNetwork(ctx context.Context, s setting) error {
+	link := bootspec.Link{Name: "eth0", Kind: bootspec.KindPhysical, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.1" + s.Name + "/24")}}
+	err := network.Configure(ctx, bootspec.Network{Links: []bootspec.Link{link}}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err == nil {
+		fmt.Println("configured")
+	}
+	return err
 }
 
 // runServer is an API server: it says who it is, and that it is ready unless there is a file NAME.unready.

@@ -259,6 +259,24 @@ func TestReference(t *testing.T) {
 	}
 }
 
+// TestVirtualAddressOnVLAN: the link is the kernel's, and the name of the endpoint is in the document.
+func TestVirtualAddressOnVLAN(t *testing.T) {
+	doc := strings.Replace(string(cluster.Reference()), "gateway: 10.1.0.1}", "gateway: 10.1.0.1, vlan: 10}", 1)
+	doc = strings.Replace(doc, "  virtualAddress: 10.1.0.5 ", "  endpoint: api.example.com\n  virtualAddress: 10.1.0.5 ", 1)
+	c := parse(t, doc)
+	_, tree := render(t, c, identity(t, c), "cp-3")
+	want := `"virtualAddress": {
+      "address": "10.1.0.5",
+      "link": "eth0.10",
+      "server": "10.1.0.13:6443",
+      "router": 5,
+      "priority": 180
+    }`
+	if !strings.Contains(tree, want) {
+		t.Errorf("%s is missing in\n%s", want, tree)
+	}
+}
+
 const rich = `
 apiVersion: slipway.dev/v1alpha1
 kind: Cluster

@@ -403,6 +403,46 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
+// TestVirtualAddress: every control plane's API server answers by the virtual address, by its own and by the balancer's, and
+// the administrator asks the virtual address.
+func TestVirtualAddress(t *testing.T) {
+	for _, endpoint := range []string{"", "  endpoint: api.example.com\n"} {
+		doc := strings.Replace(string(cluster.Reference()), "  virtualAddress:", endpoint+"  virtualAddress:", 1)
+		c, err := cluster.Parse("reference.yaml", []byte(doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := pki.Create(t.TempDir()+"/identity", c, environment(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range c.ControlPlanes() {
+			list, err := id.NodeFiles(c, n, environment(2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(list, func(f pki.File) bool { return strings.HasSuffix(f.Path, "/apiserver.crt") })
+			block, _ := pem.Decode(list[i].Data)
+			leaf, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"10.1.0.5", "127.0.0.1", c.NodeAddress(n).String(), c.Kubernetes.Endpoint.Host} {
+				if err := leaf.VerifyHostname(name); err != nil {
+					t.Errorf("%s: %v", n.Name, err)
+				}
+			}
+		}
+		data, err := id.AdminKubeconfig(c, environment(3))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, server := readKubeconfig(t, data); server != "https://"+c.Kubernetes.Endpoint.Host+":6443" {
+			t.Errorf("the administrator asks %s", server)
+		}
+	}
+}
+
 func TestDeterministic(t *testing.T) {
 	a, b := nodeFiles(t, create(t), "cp-1"), nodeFiles(t, create(t), "cp-1")
 	for p := range a {
