@@ -15,6 +15,7 @@ import (
 	"github.com/slipway-os/slipway/agent/endpoint"
 	"github.com/slipway-os/slipway/agent/firstboot"
 	"github.com/slipway-os/slipway/agent/initramfs"
+	"github.com/slipway-os/slipway/agent/manage"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -57,7 +58,13 @@ func run(args []string) int {
 func serve() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	return outcome(firstboot.Run(ctx, log()))
+	log := log()
+	if api, err := manage.FromNode(log); err != nil {
+		log.Warn(err.Error())
+	} else {
+		go api.Run(ctx) // also while the node doesn't come up: that is when it is asked
+	}
+	return outcome(firstboot.Run(ctx, log))
 }
 
 // api is the service slipway-api.

@@ -51,6 +51,8 @@ const (
 // NodeFiles are all files with keys and certificates that a node gets: every node its kubelet's, kube-proxy's and
 // flanneld's kubeconfig and the cluster authority's certificate; a control plane besides that the cluster authority's
 // key, the service account key, the servers' certificates and the kubeconfigs of its components.
+//
+// Every node besides has the server certificate of its management API, which names the node alone.
 func (id *Identity) NodeFiles(c *cluster.Cluster, n *cluster.Node, env Environment) ([]File, error) {
 	if err := id.belongs(c); err != nil {
 		return nil, err
@@ -60,6 +62,7 @@ func (id *Identity) NodeFiles(c *cluster.Cluster, n *cluster.Node, env Environme
 	m.kubeconfig("kubelet", localAPIServer, Leaf{CommonName: userKubelet + n.Name, Organization: []string{groupNodes}, Lifetime: KubeletLifetime})
 	m.kubeconfig("kube-proxy", localAPIServer, Leaf{CommonName: userProxy})
 	m.kubeconfig("flanneld", localAPIServer, Leaf{CommonName: userFlannel})
+	m.leaf("manage", m.id.CA, Leaf{CommonName: n.Name, Names: []string{n.Name}, Addresses: []netip.Addr{c.NodeAddress(n)}, Server: true})
 	if n.Role == cluster.RoleControlPlane {
 		m.controlPlane(c, n)
 	}
@@ -129,6 +132,11 @@ func (m *maker) controlPlane(c *cluster.Cluster, n *cluster.Node) {
 	m.kubeconfig("controller-manager", localAPIServer, Leaf{CommonName: userController})
 	m.kubeconfig("scheduler", localAPIServer, Leaf{CommonName: userScheduler})
 	m.kubeconfig("addons", localAPIServer, Leaf{CommonName: userAddons, Organization: []string{groupMasters}})
+}
+
+// Operator is a client certificate for the nodes' management API, for a command of now: it is valid for OperatorLifetime.
+func (id *Identity) Operator(env Environment) (Pair, error) {
+	return id.CA.Issue(Leaf{CommonName: "slipway:operator", Organization: []string{bootspec.ManageGroup}, Client: true, Lifetime: OperatorLifetime}, env)
 }
 
 // apiServer is the certificate of a node's API server: every name and address that clients reach it by.

@@ -34,6 +34,8 @@ const (
 	KubeletLifetime = 7 * 24 * time.Hour
 	// AdminLifetime is that of an admin kubeconfig.
 	AdminLifetime = 90 * 24 * time.Hour
+	// OperatorLifetime is that of the certificate of one command (slipway logs --follow may run for long).
+	OperatorLifetime = 24 * time.Hour
 	// Backdate is how long before now everything becomes valid, for machines whose clock is behind.
 	Backdate = 24 * time.Hour
 )

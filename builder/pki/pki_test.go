@@ -70,7 +70,9 @@ func TestNodeFiles(t *testing.T) {
 		"worker-1": `0600 flanneld.conf
 0600 kube-proxy.conf
 0600 kubelet.conf
-0644 pki/ca.crt`,
+0600 pki/manage.key
+0644 pki/ca.crt
+0644 pki/manage.crt`,
 		"cp-1": `0600 addons.conf
 0600 controller-manager.conf
 0600 flanneld.conf
@@ -83,6 +85,7 @@ func TestNodeFiles(t *testing.T) {
 0600 pki/etcd/peer.key
 0600 pki/etcd/server.key
 0600 pki/front-proxy-client.key
+0600 pki/manage.key
 0600 pki/sa.key
 0600 scheduler.conf
 0644 pki/apiserver-kubelet-client.crt
@@ -94,6 +97,7 @@ func TestNodeFiles(t *testing.T) {
 0644 pki/etcd/server.crt
 0644 pki/front-proxy-ca.crt
 0644 pki/front-proxy-client.crt
+0644 pki/manage.crt
 0644 pki/sa.pub`,
 	} {
 		var lines []string

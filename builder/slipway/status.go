@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,11 +22,22 @@ import (
 func statusCommand(a *app) *cobra.Command {
 	var flags clusterFlags
 	var server string
+	var live bool
 	c := &cobra.Command{
-		Use:   "status --cluster FILE | --server URL",
-		Short: "Show the rack's state, as the boot server knows it",
-		Args:  noWords,
+		Use:   "status --cluster FILE | --server URL | --cluster FILE --nodes",
+		Short: "Show the rack's state, as the boot server knows it or as the nodes say themselves",
+		Long: `status shows how far machines are in their boot, as the boot server knows it. With --nodes it asks the running
+nodes themselves, through their management API and with the cluster's identity: which units run, image and kernel, when
+certificates end, etcd, memory and disks; below the table it says what should be known or done. Either works while the
+other doesn't: nodes answer without a boot server, and the server knows of machines that are not up.`,
+		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if live {
+				if server != "" {
+					return usage(c, errors.New("--nodes asks nodes, --server the boot server: give one"))
+				}
+				return printNodes(c.Context(), a, c, &flags)
+			}
 			if server == "" {
 				d, err := flags.load(c)
 				if err != nil {
@@ -37,6 +49,8 @@ func statusCommand(a *app) *cobra.Command {
 		},
 	}
 	flags.register(c)
+	flags.registerIdentity(c)
+	c.Flags().BoolVar(&live, "nodes", false, "ask the running nodes, not the boot server")
 	c.Flags().StringVar(&server, "server", "", "base URL of the boot server (default: that of the cluster document)")
 	a.outputFlag(c)
 	return c

@@ -160,6 +160,7 @@ var runners = map[string]string{
 	"builder/squashfs":  "mksquashfs",
 	"builder/toolset":   "programs of locked packages",
 	"builder/rack":      "QEMU, the boot server, kubectl",
+	"agent/manage":      "journalctl",
 	"agent/provision":   "ignition",
 	"agent/storage":     "mkfs, e2fsck",
 	"agent/units":       "journalctl",
