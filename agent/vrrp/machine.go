@@ -41,10 +41,11 @@ const (
 	Announce               // tell neighbours where the address is (gratuitous ARP)
 )
 
-// announcements after taking the address: with each of the first advertisements, and then now and then.
+// announcements after taking the address: with each of the first advertisements, and then now and then: a machine that was stopped
+// for a while may have answered for the address after it was taken over.
 const (
 	announceFirst = 5
-	announceEvery = time.Minute
+	announceEvery = 10 * time.Second
 )
 
 // Machine is the state machine of one virtual router (RFC 9568, section 6.4), without preemption (Preempt_Mode false): a
@@ -118,10 +119,12 @@ func (m *Machine) Receive(now time.Time, from netip.Addr, a Advertisement) []Act
 		m.deadline = now.Add(m.Interval)
 		return []Action{Send}
 	case m.state == Active && (a.Priority > m.Priority || a.Priority == m.Priority && m.Source.Less(from)):
+		// Two were active, and neighbours may have believed this one. One more message of lower priority makes the other
+		// announce the address again; it may not have heard any so far. RFC 9568 has no such message, and no harm in it.
 		m.listen(now, a.interval())
-		return []Action{Drop}
+		return []Action{Drop, Send}
 	case m.state == Active:
-		// Two were active: the other one gives way now, and neighbours may have believed it.
+		// Two were active: the other one gives way now.
 		m.deadline, m.sent = now.Add(m.Interval), 0
 		return []Action{Send, Announce}
 	}

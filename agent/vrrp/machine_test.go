@@ -109,13 +109,13 @@ func TestTwoActive(t *testing.T) {
 			expectState(t, m, Active)
 			expect(t, m.Expire(m.Deadline()), Send, Announce)
 		} else {
-			expect(t, got, Drop)
+			expect(t, got, Drop, Send)
 			expectState(t, m, Backup)
 		}
 	}
 }
 
-// TestAnnouncements: with each of the first advertisements, then once a minute.
+// TestAnnouncements: with each of the first advertisements, then every ten seconds.
 func TestAnnouncements(t *testing.T) {
 	m, now := active(t, 100)
 	end, count := now.Add(5*time.Minute), 1
@@ -126,7 +126,7 @@ func TestAnnouncements(t *testing.T) {
 			}
 		}
 	}
-	if count != announceFirst+5 && count != announceFirst+4 {
+	if count < announceFirst+29 || count > announceFirst+31 {
 		t.Errorf("%d announcements in 5 minutes", count)
 	}
 }
@@ -139,7 +139,7 @@ func TestSleep(t *testing.T) {
 }
 
 // TestAnyTwoEndWithOne runs two machines over a network that is split, healed and loses messages, at all offsets, and wants
-// one holder in the end.
+// one holder in the end, whom neighbours know.
 func TestAnyTwoEndWithOne(t *testing.T) {
 	for offset := time.Duration(0); offset < interval; offset += interval / 16 {
 		a, b := machine(200), machine(150)
@@ -147,11 +147,14 @@ func TestAnyTwoEndWithOne(t *testing.T) {
 		split := true
 		a.Start(begin)
 		b.Start(begin.Add(offset))
-		deliver := func(now time.Time, actions []Action, from *Machine, to *Machine) {
+		announced := false // by a after b has given way
+		var deliver func(now time.Time, actions []Action, from *Machine, to *Machine)
+		deliver = func(now time.Time, actions []Action, from *Machine, to *Machine) {
 			for _, action := range actions {
 				if action == Send && !split {
-					to.Receive(now, from.Source, advert(from.Priority, 30))
+					deliver(now, to.Receive(now, from.Source, advert(from.Priority, 30)), to, from)
 				}
+				announced = announced || action == Announce && from == a && b.State() == Backup
 			}
 		}
 		for now := begin; now.Before(begin.Add(20 * time.Second)); now = now.Add(time.Millisecond) {
@@ -159,13 +162,13 @@ func TestAnyTwoEndWithOne(t *testing.T) {
 				if a.State() != Active || b.State() != Active {
 					t.Fatalf("offset %v: in a split network they are %v and %v", offset, a.State(), b.State())
 				}
-				split = false
+				split, announced = false, false
 			}
 			deliver(now, a.Expire(now), a, b)
 			deliver(now, b.Expire(now), b, a)
 		}
-		if a.State() != Active || b.State() != Backup {
-			t.Errorf("offset %v: in the end they are %v and %v", offset, a.State(), b.State())
+		if a.State() != Active || b.State() != Backup || !announced {
+			t.Errorf("offset %v: in the end they are %v and %v, announced: %v", offset, a.State(), b.State(), announced)
 		}
 	}
 }
