@@ -14,7 +14,6 @@ import (
 // Names in the node environment besides bootspec's.
 const (
 	envNodeLabels = "SLIPWAY_NODE_LABELS" // rack=r1,example.com/disk=ssd; may be empty
-	envEtcdState  = "SLIPWAY_ETCD_STATE"  // new: what --initial-cluster-state says (control plane only)
 )
 
 // identity writes what says which node this is.
@@ -69,7 +68,6 @@ func (w *writer) environment() {
 		lines = append(lines,
 			bootspec.EnvEtcdEndpoints+"="+endpoints,
 			bootspec.EnvEtcdCluster+"="+members,
-			envEtcdState+"=new",
 			bootspec.EnvAPIServerCount+"="+fmt.Sprint(len(c.ControlPlanes())))
 	}
 	w.add(bootspec.NodeEnvironment, 0o644, []byte(strings.Join(lines, "\n")+"\n"))

@@ -112,7 +112,7 @@ func TestUnitVariables(t *testing.T) {
 	known := []string{
 		bootspec.EnvNodeName, bootspec.EnvNodeAddress, bootspec.EnvPodAddress, bootspec.EnvPodCIDR, bootspec.EnvServiceCIDR,
 		bootspec.EnvClusterName, bootspec.EnvAPIServer, bootspec.EnvEtcdEndpoints, bootspec.EnvEtcdCluster, bootspec.EnvServiceAccounts,
-		"SLIPWAY_NODE_LABELS", "SLIPWAY_ETCD_STATE",
+		"SLIPWAY_NODE_LABELS", "SLIPWAY_ETCD_STATE", // the last is from the etcd guard
 	}
 	for _, f := range load(t, role.Embedded(), "control-plane").Files {
 		for i, rest := range strings.Split(string(f.Content), "${") {

@@ -1,0 +1,402 @@
+package guard
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// site is three control planes on loopback addresses of their own, with one authority.
+type site struct {
+	t         *testing.T
+	dir       string
+	net       byte // 127.N.0.x
+	authority *x509.Certificate
+	key       *ecdsa.PrivateKey
+	peers     []Peer
+	nodes     map[string]*node
+}
+
+// node is a control plane that is on.
+type node struct {
+	site  *site
+	peer  Peer
+	data  string
+	env   string
+	stop  context.CancelFunc
+	ended chan error
+	ready chan struct{}
+	etcd  *embed.Etcd
+
+	mu   sync.Mutex
+	said []string
+}
+
+func newSite(t *testing.T, net byte) *site {
+	s := &site{t: t, dir: t.TempDir(), net: net, nodes: map[string]*node{}}
+	s.authority, s.key = s.certificate("authority", nil)
+	s.write("ca", s.authority, s.key)
+	for i := range 3 {
+		host := netip.AddrFrom4([4]byte{127, net, 0, byte(11 + i)})
+		s.peers = append(s.peers, Peer{fmt.Sprintf("cp-%d", i+1), fmt.Sprintf("https://%s:2380", host), host})
+		cert, key := s.certificate(s.peers[i].Name, &host)
+		s.write(s.peers[i].Name, cert, key)
+	}
+	t.Cleanup(func() {
+		for _, n := range s.nodes {
+			n.off()
+		}
+	})
+	return s
+}
+
+func (s *site) certificate(name string, host *netip.Addr) (*x509.Certificate, *ecdsa.PrivateKey) {
+	s.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: host == nil, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	parent, signer := c, key
+	if host != nil {
+		// Connections between addresses of the loopback come from its first, and etcd checks where a peer comes from.
+		c.IPAddresses = []net.IP{host.AsSlice(), net.IPv4(127, 0, 0, 1)}
+		parent, signer = s.authority, s.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	made, err := x509.ParseCertificate(der)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return made, key
+}
+
+func (s *site) write(name string, c *x509.Certificate, key *ecdsa.PrivateKey) {
+	s.t.Helper()
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{name + ".crt": {Type: "CERTIFICATE", Bytes: c.Raw}, name + ".key": {Type: "EC PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(filepath.Join(s.dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func (s *site) tls(name string) *tls.Config {
+	s.t.Helper()
+	own, err := tls.LoadX509KeyPair(filepath.Join(s.dir, name+".crt"), filepath.Join(s.dir, name+".key"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(s.authority)
+	return &tls.Config{Certificates: []tls.Certificate{own}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+}
+
+// on powers a control plane on: its guard, and etcd when that says how.
+func (s *site) on(i int) *node {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := s.peers[i]
+	n := &node{site: s, peer: p, data: filepath.Join(s.dir, "data-"+p.Name), env: filepath.Join(s.dir, p.Name+".env"), stop: cancel, ended: make(chan error, 1), ready: make(chan struct{})}
+	os.Remove(n.env)
+	s.nodes[p.Name] = n
+	go func() {
+		n.ended <- Run(ctx, Config{
+			Name: p.Name, Peers: s.peers, Data: n.data, Environment: n.env, TLS: s.tls(p.Name), Pause: 200 * time.Millisecond,
+			Say:   func(words string) { n.mu.Lock(); n.said = append(n.said, words); n.mu.Unlock() },
+			Ready: func() { close(n.ready) },
+		})
+	}()
+	go n.start(ctx)
+	return n
+}
+
+// start is etcd.service.
+func (n *node) start(ctx context.Context) {
+	select {
+	case <-n.ready:
+	case <-ctx.Done():
+		return
+	}
+	text, err := os.ReadFile(n.env)
+	if err != nil {
+		n.site.t.Error(err)
+		return
+	}
+	values := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[key] = value
+	}
+	file := func(name string) string { return filepath.Join(n.site.dir, name) }
+	c := embed.NewConfig()
+	c.Name, c.Dir, c.LogLevel, c.Logger = n.peer.Name, n.data, "fatal", "zap"
+	c.InitialCluster, c.ClusterState, c.InitialClusterToken = values["SLIPWAY_ETCD_CLUSTER"], values["SLIPWAY_ETCD_STATE"], "test"
+	at := func(port uint16) []url.URL { return []url.URL{{Scheme: "https", Host: n.peer.at(port)}} }
+	c.ListenClientUrls, c.AdvertiseClientUrls, c.ListenPeerUrls, c.AdvertisePeerUrls = at(2379), at(2379), at(2380), at(2380)
+	for _, t := range []*struct{ cert, key, ca *string }{
+		{&c.ClientTLSInfo.CertFile, &c.ClientTLSInfo.KeyFile, &c.ClientTLSInfo.TrustedCAFile},
+		{&c.PeerTLSInfo.CertFile, &c.PeerTLSInfo.KeyFile, &c.PeerTLSInfo.TrustedCAFile},
+	} {
+		*t.cert, *t.key, *t.ca = file(n.peer.Name+".crt"), file(n.peer.Name+".key"), file("ca.crt")
+	}
+	c.ClientTLSInfo.ClientCertAuth, c.PeerTLSInfo.ClientCertAuth = true, true
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		n.site.t.Errorf("etcd of %s: %v", n.peer.Name, err)
+		return
+	}
+	n.mu.Lock()
+	n.etcd = e
+	n.mu.Unlock()
+}
+
+// off cuts the power.
+func (n *node) off() {
+	n.stop()
+	n.mu.Lock()
+	e := n.etcd
+	n.etcd = nil
+	n.mu.Unlock()
+	if e != nil {
+		e.Server.HardStop()
+		e.Close()
+	}
+	<-n.ended
+	n.ended <- nil
+}
+
+func (n *node) wipe() {
+	if err := os.RemoveAll(n.data); err != nil {
+		n.site.t.Fatal(err)
+	}
+}
+
+func (n *node) words() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return strings.Join(n.said, "\n")
+}
+
+// eventually waits until something holds.
+func (s *site) eventually(what string, holds func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if holds() {
+			return
+		}
+	}
+	for name, n := range s.nodes {
+		s.t.Logf("%s says:\n%s", name, n.words())
+	}
+	s.t.Fatalf("it did not come: %s", what)
+}
+
+func (s *site) do(n *node, do func(context.Context, *clientv3.Client) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"https://" + n.peer.at(2379)}, TLS: s.tls(n.peer.Name), DialTimeout: 3 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return do(ctx, c)
+}
+
+// cluster is the cluster's id as a node tells it and the names of its members that have started; an error when it has no leader.
+func (s *site) cluster(n *node) (id uint64, names string, err error) {
+	err = s.do(n, func(ctx context.Context, c *clientv3.Client) error {
+		list, err := c.MemberList(ctx)
+		if err != nil {
+			return err
+		}
+		id = list.Header.ClusterId
+		var started []string
+		for _, m := range list.Members {
+			if m.Name != "" {
+				started = append(started, m.Name)
+			}
+		}
+		names = fmt.Sprint(len(started))
+		return nil
+	})
+	return id, names, err
+}
+
+// whole waits until all nodes are members of one cluster, and returns its id.
+func (s *site) whole(nodes ...*node) (id uint64) {
+	s.t.Helper()
+	s.eventually("three members of one cluster", func() bool {
+		id = 0
+		for _, n := range nodes {
+			got, names, err := s.cluster(n)
+			if err != nil || names != "3" || (id != 0 && got != id) {
+				return false
+			}
+			id = got
+		}
+		return true
+	})
+	return id
+}
+
+func (s *site) put(n *node, key, value string) {
+	s.t.Helper()
+	s.eventually("a write", func() bool {
+		return s.do(n, func(ctx context.Context, c *clientv3.Client) error { _, err := c.Put(ctx, key, value); return err }) == nil
+	})
+}
+
+func (s *site) has(n *node, key, value string) bool {
+	found := false
+	_ = s.do(n, func(ctx context.Context, c *clientv3.Client) error {
+		got, err := c.Get(ctx, key)
+		found = err == nil && len(got.Kvs) == 1 && string(got.Kvs[0].Value) == value
+		return err
+	})
+	return found
+}
+
+// TestAClusterBeginsOnceAndTakesBackWhoLostItsData is the life of a cluster: begun in whatever order machines come, gone on
+// after a power cut, one machine replaced; and never a second one.
+func TestAClusterBeginsOnceAndTakesBackWhoLostItsData(t *testing.T) {
+	s := newSite(t, 61)
+	c := s.on(2)
+	a := s.on(0)
+	s.eventually("cp-1 says whom it waits for", func() bool { return strings.Contains(a.words(), "cp-2 does not answer") })
+	b := s.on(1)
+	id := s.whole(a, b, c)
+	s.put(a, "word", "kept")
+
+	b.off()
+	b.wipe()
+	b = s.on(1)
+	if got := s.whole(a, b, c); got != id {
+		t.Errorf("the replaced node is in cluster %x, not %x", got, id)
+	}
+	s.eventually("the replaced node has the data", func() bool { return s.has(b, "word", "kept") })
+
+	for _, n := range []*node{a, b, c} {
+		n.off()
+	}
+	b, c, a = s.on(1), s.on(2), s.on(0)
+	if got := s.whole(a, b, c); got != id || !s.has(c, "word", "kept") {
+		t.Errorf("after a power cut the cluster is %x, not %x, or has lost its data", got, id)
+	}
+
+	// Two of three replaced: what is left can't decide alone, and the new ones must not either.
+	a.off()
+	b.off()
+	a.wipe()
+	b.wipe()
+	a, b = s.on(0), s.on(1)
+	for _, n := range []*node{a, b} {
+		s.eventually("it waits, and says what to do", func() bool {
+			return strings.Contains(n.words(), "cp-3 has the cluster's data") && strings.Contains(n.words(), "restore a snapshot")
+		})
+		if _, err := os.Stat(n.env); err == nil {
+			t.Errorf("%s starts an etcd without data while cp-3 has the cluster's", n.peer.Name)
+		}
+	}
+}
+
+// TestNobodyWithoutACertificateAsks: the guard tells nothing to strangers.
+func TestNobodyWithoutACertificateAsks(t *testing.T) {
+	s := newSite(t, 62)
+	n := s.on(0)
+	address := "https://" + n.peer.at(guardPort) + statusPath
+	own := s.tls("cp-2")
+	s.eventually("an answer to a member", func() bool {
+		got, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: own}}).Get(address)
+		if err == nil {
+			got.Body.Close()
+		}
+		return err == nil && got.StatusCode == http.StatusOK
+	})
+	stranger := &tls.Config{RootCAs: own.RootCAs}
+	if got, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: stranger}}).Get(address); err == nil {
+		got.Body.Close()
+		t.Errorf("a stranger gets %s", got.Status)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	a, b := Peer{Name: "cp-2"}, Peer{Name: "cp-3"}
+	for name, c := range map[string]struct {
+		a, b sight
+		want verdict
+		why  string
+	}{
+		"both are fresh":              {sight{state: Fresh}, sight{state: Fresh}, begin, ""},
+		"both begin":                  {sight{state: Bootstrapping}, sight{state: Bootstrapping}, begin, ""},
+		"one runs":                    {sight{runs: true}, sight{trouble: "refused"}, join, ""},
+		"one runs, one is fresh":      {sight{state: Fresh}, sight{runs: true}, join, ""},
+		"one is off":                  {sight{state: Fresh}, sight{trouble: "refused"}, wait, "cp-3 does not answer (refused)"},
+		"one has data":                {sight{state: Member}, sight{state: Fresh}, wait, "cp-2 has the cluster's data"},
+		"one runs without a leader":   {sight{waits: true, trouble: "refused"}, sight{state: Fresh}, wait, "cp-2 has the cluster's data"},
+		"one has data, the other off": {sight{state: Member}, sight{trouble: "no route"}, wait, "cp-3 does not answer (no route)"},
+	} {
+		c.a.peer, c.b.peer = a, b
+		v := view{sights: []sight{c.a, c.b}}
+		for _, s := range v.sights {
+			if s.runs {
+				v.running = s.peer
+			}
+		}
+		if got, why := judge(v); got != c.want || !strings.Contains(why, c.why) || (why == "") != (c.why == "") {
+			t.Errorf("%s: %v, %q", name, got, why)
+		}
+	}
+}
+
+func TestParsePeers(t *testing.T) {
+	peers, err := ParsePeers("cp-1=https://10.1.0.11:2380,cp-2=https://10.1.0.12:2380")
+	if err != nil || len(peers) != 2 || peers[1].Name != "cp-2" || peers[1].at(guardPort) != "10.1.0.12:2382" {
+		t.Errorf("%+v, %v", peers, err)
+	}
+	for _, bad := range []string{"", "cp-1", "cp-1=http://10.1.0.11:2380", "=https://10.1.0.11:2380", "cp-1=https://name:2380"} {
+		if _, err := ParsePeers(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+// TestNamed: etcd wants every member of --initial-cluster by name, and one that was just added has none.
+func TestNamed(t *testing.T) {
+	document := []Peer{{Name: "cp-1", URL: "https://a"}, {Name: "cp-2", URL: "https://b"}}
+	got := named([]Peer{{"cp-1", "https://a", netip.Addr{}}, {"", "https://b", netip.Addr{}}}, document, document[1])
+	if got[0].Name != "cp-1" || got[1].Name != "cp-2" {
+		t.Errorf("%+v", got)
+	}
+}
