@@ -144,6 +144,22 @@ func TestUnpluggedMachine(t *testing.T) {
 	}
 }
 
+// TestLinkMadeAnew: a node takes part again after its link was replaced by another of the same name, and puts an address back that
+// someone has taken off.
+func TestLinkMadeAnew(t *testing.T) {
+	t.Parallel()
+	r := newRack(t)
+	r.server("1")
+	r.node("1")
+	r.holder("1")
+	r.in("1", "addr", "del", virtual+"/32", "dev", "eth0")
+	r.holder("1")
+	r.in("1", "link", "del", "eth0")
+	r.plug("1")
+	client := r.outside()
+	client.await("an answer", 0, func(l string) bool { return l == "1" })
+}
+
 // TestKeepalived: we and Debian's keepalived understand each other.
 func TestKeepalived(t *testing.T) {
 	if _, err := exec.LookPath("keepalived"); err != nil {

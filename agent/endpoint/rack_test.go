@@ -50,13 +50,19 @@ func newRack(t *testing.T) *rack {
 	}
 	r.in("sw", "addr", "add", "10.1.0.1/24", "dev", "br0")
 	for _, n := range []string{"1", "2", "3"} {
-		r.ip("link", "add", "eth0", "netns", r.prefix+n, "type", "veth", "peer", "name", "port"+n, "netns", r.prefix+"sw")
-		r.in("sw", "link", "set", "port"+n, "master", "br0", "up")
-		r.in(n, "addr", "add", "10.1.0.1"+n+"/24", "dev", "eth0")
-		r.in(n, "link", "set", "eth0", "up")
 		r.in(n, "link", "set", "lo", "up")
+		r.plug(n)
 	}
 	return r
+}
+
+// plug connects a machine with the switch.
+func (r *rack) plug(machine string) {
+	r.t.Helper()
+	r.ip("link", "add", "eth0", "netns", r.prefix+machine, "type", "veth", "peer", "name", "port"+machine, "netns", r.prefix+"sw")
+	r.in("sw", "link", "set", "port"+machine, "master", "br0", "up")
+	r.in(machine, "addr", "add", "10.1.0.1"+machine+"/24", "dev", "eth0")
+	r.in(machine, "link", "set", "eth0", "up")
 }
 
 func (r *rack) ip(args ...string) string {

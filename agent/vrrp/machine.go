@@ -103,7 +103,7 @@ func (m *Machine) Expire(now time.Time) []Action {
 	m.deadline = now.Add(m.Interval)
 	m.sent++
 	if m.sent <= announceFirst || m.sent%int(announceEvery/m.Interval) == 0 {
-		return []Action{Send, Announce}
+		return []Action{Send, Take, Announce} // whoever has taken the address off the link meanwhile was wrong
 	}
 	return []Action{Send}
 }

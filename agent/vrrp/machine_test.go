@@ -107,7 +107,7 @@ func TestTwoActive(t *testing.T) {
 		if tt.stays {
 			expect(t, got, Send, Announce)
 			expectState(t, m, Active)
-			expect(t, m.Expire(m.Deadline()), Send, Announce)
+			expect(t, m.Expire(m.Deadline()), Send, Take, Announce)
 		} else {
 			expect(t, got, Drop, Send)
 			expectState(t, m, Backup)

@@ -16,6 +16,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // protocol is VRRP's number in IP headers, group its multicast address (RFC 9568, section 5.1).
@@ -148,15 +150,18 @@ func (h *holder) tell(message string, from netip.Addr, args ...any) {
 	h.config.Log.Warn(message, append([]any{"from", from}, args...)...)
 }
 
-// do does what the machine wants. A message that can't be sent is no reason to stop: the link may be down for a moment.
+// do does what the machine wants. A message that can't be sent is no reason to stop: the link may be down for a moment. But a
+// link that was made anew needs new sockets.
 func (h *holder) do(actions []Action) error {
 	var errs []error
 	for _, a := range actions {
 		switch a {
 		case Send:
-			h.send(h.config.Priority)
+			if err := h.send(h.config.Priority); errors.Is(err, unix.ENODEV) {
+				return errors.Join(append(errs, err)...)
+			}
 		case Resign:
-			h.send(0)
+			_ = h.send(0) // told; the others wait a little longer
 		case Take:
 			errs = append(errs, take(h.config.Link, h.config.Address))
 		case Drop:
@@ -170,12 +175,14 @@ func (h *holder) do(actions []Action) error {
 	return errors.Join(errs...)
 }
 
-func (h *holder) send(priority uint8) {
+func (h *holder) send(priority uint8) error {
 	a := Advertisement{
 		Router: h.config.Router, Priority: priority, Interval: uint16(h.config.Interval / (10 * time.Millisecond)),
 		Addresses: []netip.Addr{h.config.Address},
 	}
-	if err := h.wire.send(a.Encode(h.config.Source, group())); err != nil {
+	err := h.wire.send(a.Encode(h.config.Source, group()))
+	if err != nil {
 		h.tell(err.Error(), h.config.Source)
 	}
+	return err
 }
