@@ -55,7 +55,8 @@ func (r *rack) checks() []check {
 
 // check applies the manifests and waits until all checks have passed or their time is over.
 func (r *rack) check(ctx context.Context) ([]CheckResult, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, checkTime, fmt.Errorf("the checks took longer than %s", checkTime))
+	limit := r.stretched(checkTime)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the checks took longer than %s", limit))
 	defer cancel()
 	started := time.Now()
 	if err := r.apply(ctx); err != nil {

@@ -41,7 +41,7 @@ type Options struct {
 	State  string         // folder for what a run needs; default DefaultState
 
 	Once     bool          // end when all checks are done
-	Timeout  time.Duration // of the whole rehearsal until the last check; 0: DefaultTimeout
+	Timeout  time.Duration // of the whole rehearsal until the last check; 0: DefaultTimeout, and more with many machines
 	Out      io.Writer     // what people read
 	Live     bool          // Out is a terminal: show progress
 	Log      *slog.Logger
@@ -124,7 +124,7 @@ func (o Options) withDefaults() Options {
 		o.State = DefaultState
 	}
 	if o.Timeout == 0 {
-		o.Timeout = DefaultTimeout
+		o.Timeout = max(DefaultTimeout, time.Duration(len(o.Cluster.Nodes))*DefaultTimeout/3)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

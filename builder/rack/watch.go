@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"sort"
 	"strings"
@@ -43,6 +44,11 @@ func patience(from bootspec.Event) time.Duration {
 	default:
 		return 5 * time.Minute
 	}
+}
+
+// stretched is a time for two machines on this machine, made longer for more of them on its processors.
+func (r *rack) stretched(d time.Duration) time.Duration {
+	return max(d, d*time.Duration(len(r.machines))/time.Duration(2*max(1, runtime.NumCPU()/2)))
 }
 
 // watch follows all boots until every node is Ready.
@@ -115,7 +121,7 @@ func (r *rack) judge(timelines []Timeline, seen map[string]progress, now time.Ti
 			return &nodeError{node: t.Node, err: fmt.Errorf("the node reports: %s", last.Detail), log: last.Log}
 		case t.Boots >= restarts:
 			return &nodeError{node: t.Node, err: fmt.Errorf("it started %d times; the last boot came to %q %s%s", t.Boots, last.Event, last.Detail, panicked(m.serial))}
-		case waited > patience(last.Event):
+		case waited > r.stretched(patience(last.Event)):
 			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q%s%s%s", waited.Seconds(), last.Event, panicked(m.serial), said(m.serial), r.others(timelines, t.Node))}
 		}
 	}

@@ -70,7 +70,7 @@ terminal, it ends by itself. Nothing is left behind. It needs root.`,
 	c.Flags().StringToIntVar(&flags.memory, "memory", nil, "MiB by role (default: control-plane=2048,worker=1024)")
 	c.Flags().IntVar(&flags.cpus, "cpus", 0, "processors of a machine (default 2)")
 	c.Flags().BoolVar(&flags.once, "once", false, "end when all checks are done")
-	c.Flags().DurationVar(&flags.timeout, "timeout", rack.DefaultTimeout, "of the whole rehearsal")
+	c.Flags().DurationVar(&flags.timeout, "timeout", 0, "of the whole rehearsal; 0: 30 minutes, and more with more than three machines")
 	a.outputFlag(c)
 	return c
 }
