@@ -87,44 +87,44 @@ func readMetrics(e *bootspec.EtcdStatus, metrics []byte) {
 // maxPiece bounds a piece of a snapshot as etcd's gateway sends it, in bytes of JSON; etcd sends 32 KiB of data at a time.
 const maxPiece = 1 << 20
 
-// snapshot sends a snapshot of the node's etcd. etcd's JSON gateway is asked, so that no gRPC is needed here; nothing is
-// kept on the node.
+// snapshot sends a snapshot of the node's etcd. Nothing is kept on the node.
 func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) {
-	if s.node.Role != "control-plane" {
+	if s.node.Role != controlPlane {
 		http.Error(w, s.node.Name+" has no etcd: ask a control plane", http.StatusNotFound)
-		return
-	}
-	client, err := s.etcdClient()
-	if err != nil {
-		http.Error(w, "cannot ask etcd: "+err.Error(), http.StatusInternalServerError)
-		return
-	}
-	defer client.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(r.Context(), http.MethodPost, s.node.EtcdClient+"/v3/maintenance/snapshot", strings.NewReader("{}"))
-	if err != nil {
-		http.Error(w, "cannot ask etcd: "+err.Error(), http.StatusInternalServerError)
-		return
-	}
-	answer, err := client.Do(request)
-	if err != nil {
-		http.Error(w, "cannot ask etcd: "+err.Error(), http.StatusBadGateway)
-		return
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		http.Error(w, "cannot take a snapshot: etcd answers "+answer.Status, http.StatusBadGateway)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	out := newSender(w)
-	if err := unwrap(out, answer.Body); err != nil {
+	if err := s.take(r.Context(), out); err != nil {
 		s.node.Log.Warn("cannot send a snapshot of etcd: " + err.Error())
 		if out.sent == 0 {
 			http.Error(w, "cannot take a snapshot: "+err.Error(), http.StatusBadGateway)
 			return
 		}
-		panic(http.ErrAbortHandler)
+		panic(http.ErrAbortHandler) // the client must not take what it has for all
 	}
+}
+
+// take writes a snapshot of the node's etcd. etcd's JSON gateway is asked, so that no gRPC is needed here.
+func (s *Server) take(ctx context.Context, w io.Writer) error {
+	client, err := s.etcdClient()
+	if err != nil {
+		return fmt.Errorf("cannot ask etcd: %w", err)
+	}
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.node.EtcdClient+"/v3/maintenance/snapshot", strings.NewReader("{}"))
+	if err != nil {
+		return fmt.Errorf("cannot ask etcd: %w", err)
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("cannot ask etcd: %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("etcd answers %s", answer.Status)
+	}
+	return unwrap(w, answer.Body)
 }
 
 // unwrap writes the bytes of a snapshot from the gateway's stream of JSON lines.

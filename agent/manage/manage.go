@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slipway-os/slipway/agent/backup"
 	"github.com/slipway-os/slipway/agent/units"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -33,8 +34,12 @@ const (
 	maxStreams     = 8 // journals and snapshots that are sent at the same time
 	retryListen    = 5 * time.Second
 	stopLimit      = 3 * time.Second
+	minFree        = 25               // percent that scheduled snapshots leave of a file system
 	writeLimit     = 30 * time.Second // a client that doesn't read is let go
 )
+
+// controlPlane is the role that has an etcd.
+const controlPlane = "control-plane"
 
 // Node is what the API tells of and where it finds it.
 type Node struct {
@@ -45,6 +50,7 @@ type Node struct {
 	EtcdMetrics        string // base URL of etcd's metrics: http://127.0.0.1:2381
 	EtcdClient         string // base URL of etcd's clients: https://127.0.0.1:2379
 	Log                *slog.Logger
+	Backup             *bootspec.EtcdBackup // scheduled snapshots of etcd; nil: none
 }
 
 // Server is the API of one node.
@@ -52,11 +58,16 @@ type Server struct {
 	node    Node
 	streams chan struct{}
 	units   func(ctx context.Context, target string) ([]units.State, error)
+	keeper  *backup.Keeper // nil: there are no scheduled snapshots
 }
 
 // New makes a server.
 func New(n Node) *Server {
-	return &Server{node: n, streams: make(chan struct{}, maxStreams), units: systemd}
+	s := &Server{node: n, streams: make(chan struct{}, maxStreams), units: systemd}
+	if n.Backup != nil && n.Role == controlPlane {
+		s.keeper = &backup.Keeper{Plan: *n.Backup, Node: n.Name, Take: s.take, Log: n.Log, MinFree: minFree}
+	}
+	return s
 }
 
 // FromNode is the API of this machine, by its node document and environment.
@@ -74,7 +85,7 @@ func FromNode(log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("cannot serve management: %w", err)
 	}
 	return New(Node{
-		Name: node.Name, Role: node.Role, Target: node.Target, Root: "/", Journal: "journalctl", Log: log,
+		Name: node.Name, Role: node.Role, Target: node.Target, Root: "/", Journal: "journalctl", Log: log, Backup: node.EtcdBackup,
 		Address:     net.JoinHostPort(address, fmt.Sprint(bootspec.ManagePort)),
 		EtcdMetrics: "http://127.0.0.1:2381", EtcdClient: "https://127.0.0.1:2379",
 	}), nil
@@ -95,8 +106,11 @@ func environment(file, name string) (string, error) {
 }
 
 // Run serves until ctx ends. The address need not be there yet, nor the certificate: it tries again, and logs the first
-// failure.
+// failure. Scheduled snapshots of etcd are taken meanwhile, where the node has them.
 func (s *Server) Run(ctx context.Context) {
+	if s.keeper != nil {
+		go s.keeper.Run(ctx)
+	}
 	said := ""
 	for ctx.Err() == nil {
 		err := s.listen(ctx)

@@ -65,8 +65,12 @@ func (s *Server) look(ctx context.Context) bootspec.LiveStatus {
 	l.Memory, err = memory()
 	keep(err)
 	l.Disks = disks(s.node.Root)
-	if s.node.Role == "control-plane" {
+	if s.node.Role == controlPlane {
 		l.Etcd = s.etcd(ctx)
+	}
+	if s.keeper != nil {
+		l.Backup = &bootspec.BackupStatus{Every: s.node.Backup.EverySeconds}
+		l.Backup.Newest, l.Backup.Fault = s.keeper.Status()
 	}
 	return l
 }

@@ -41,6 +41,7 @@ func (w *writer) document(server string) {
 		Network:    Network(w.cluster, w.node),
 		Storage:    w.cluster.NodeStorage(w.node),
 		Install:    w.cluster.NodeInstall(w.node),
+		EtcdBackup: w.cluster.EtcdBackup(w.node),
 	}, "", "  ")
 	w.keep(err)
 	w.add(bootspec.NodeDocument, 0o644, append(data, '\n'))

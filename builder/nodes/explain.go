@@ -106,10 +106,31 @@ func node(a Answer, document string, now time.Time) []string {
 	if e := l.Etcd; e != nil && e.Answers && !e.Healthy {
 		say("etcd isn't healthy: %s", e.Reason)
 	}
+	if line := backup(l, now); line != "" {
+		say("%s", line)
+	}
 	for _, p := range l.Problems {
 		say("%s", p)
 	}
 	return lines
+}
+
+// backup is what is wrong with the scheduled snapshots of etcd. Those of a node that has just started may be missing.
+func backup(l *bootspec.LiveStatus, now time.Time) string {
+	b := l.Backup
+	if b == nil {
+		return ""
+	}
+	every := time.Duration(b.Every) * time.Second
+	switch {
+	case b.Fault != "":
+		return b.Fault
+	case b.Newest.IsZero() && l.Uptime.Duration() > every:
+		return "there is no scheduled snapshot of etcd"
+	case !b.Newest.IsZero() && now.Sub(b.Newest) > 2*every:
+		return fmt.Sprintf("the newest scheduled snapshot of etcd is from %s, and there should be one every %s", b.Newest.Format(time.RFC3339), every)
+	}
+	return ""
 }
 
 // FirstToEnd is the certificate that ends first, of those that no kubelet replaces by itself.

@@ -42,8 +42,9 @@ type LiveStatus struct {
 	Units        []UnitStatus      `json:"units"`
 	Certificates []CertificateDate `json:"certificates"` // soonest first
 	Memory       Capacity          `json:"memory"`
-	Disks        []Capacity        `json:"disks"`          // file systems that are written to
-	Etcd         *EtcdStatus       `json:"etcd,omitempty"` // control planes
+	Disks        []Capacity        `json:"disks"`            // file systems that are written to
+	Etcd         *EtcdStatus       `json:"etcd,omitempty"`   // control planes
+	Backup       *BackupStatus     `json:"backup,omitempty"` // where the node document has one
 	Problems     []string          `json:"problems,omitempty"`
 }
 
@@ -78,4 +79,11 @@ type EtcdStatus struct {
 	Leader    bool   `json:"leader"`    // it is the leader
 	Size      int64  `json:"size"`      // of its database in bytes
 	InUse     int64  `json:"inUse"`     // of Size, in bytes
+}
+
+// BackupStatus is how the scheduled snapshots of etcd are.
+type BackupStatus struct {
+	Newest time.Time `json:"newest,omitzero"` // zero: there is none
+	Every  int64     `json:"every"`           // seconds
+	Fault  string    `json:"fault,omitempty"` // why the last attempt failed
 }

@@ -26,6 +26,16 @@ type Node struct {
 	Storage *Storage `json:"storage,omitempty"`
 	// Install makes the machine install itself to a disk when it has booted from elsewhere.
 	Install *Install `json:"install,omitempty"`
+	// EtcdBackup has a control plane keep snapshots of its etcd.
+	EtcdBackup *EtcdBackup `json:"etcdBackup,omitempty"`
+}
+
+// EtcdBackup is how snapshots of etcd are kept on a control plane.
+type EtcdBackup struct {
+	EverySeconds int64    `json:"everySeconds"` // between two snapshots
+	Keep         int      `json:"keep"`         // so many, the newest
+	Recipients   []string `json:"recipients"`   // age's X25519 recipients: age1...
+	Directory    string   `json:"directory"`    // absolute
 }
 
 // Storage is a node's lasting storage.

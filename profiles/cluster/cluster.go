@@ -47,6 +47,7 @@ type Cluster struct {
 	Metadata     Metadata           `yaml:"metadata"`
 	Image        Image              `yaml:"image"`
 	Kubernetes   Kubernetes         `yaml:"kubernetes"`
+	Etcd         Etcd               `yaml:"etcd"`
 	Provisioning Provisioning       `yaml:"provisioning"`
 	Networks     map[string]Network `yaml:"networks"`
 	DNS          []netip.Addr       `yaml:"dns"` // servers for all nodes, before those of their networks

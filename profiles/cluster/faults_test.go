@@ -121,7 +121,7 @@ var faults = []fault{
 		`lab.yaml:26:5: nodes[1].role: is missing (one of: control-plane, worker)` + "\n" +
 			`lab.yaml:27:5: nodes[1].rolle: unknown field (did you mean role?)`},
 	{"unknown field at the top", "metadata:", "version: 3\nmetadata:",
-		`lab.yaml:4:1: version: unknown field (known fields: apiVersion, dns, ignition, image, install, kind, kubernetes, metadata, networks, nodes, ntp, provisioning, storage)`},
+		`lab.yaml:4:1: version: unknown field (known fields: apiVersion, dns, etcd, ignition, image, install, kind, kubernetes, metadata, networks, nodes, ntp, provisioning, storage)`},
 	{"duplicate key", "    role: worker", "    role: worker\n    role: worker",
 		`lab.yaml:28:5: nodes[1].role: is set twice, first in line 27 (remove one of them)`},
 	{"VLAN range", "container: {cidr: 172.16.1.0/24}", "container: {cidr: 172.16.1.0/24, vlan: 4095}",

@@ -70,6 +70,7 @@ func (c *Cluster) setDefaults(source *document.Source) {
 	if !source.Has("kubernetes.clusterDomain") {
 		c.Kubernetes.ClusterDomain = "cluster.local"
 	}
+	c.Etcd.Backup.setDefaults(source)
 	if !source.Has("provisioning.httpPort") {
 		c.Provisioning.HTTPPort = bootspec.DefaultHTTPPort
 	}

@@ -70,6 +70,7 @@ func (k *check) cluster(c *Cluster) {
 	}
 	k.networks(c)
 	k.kubernetes(c)
+	k.backup(c.Etcd.Backup)
 	k.overlaps(c)
 	k.provisioning(c)
 	for i, a := range c.DNS {

@@ -2,6 +2,7 @@ package layering
 
 // allowed has what each package may import: packages of this module by their path, others by their module.
 var allowed = map[string][]string{
+	"agent/backup":             {"images/bootspec", "filippo.io/age", "golang.org/x/sys"},
 	"agent/bootcount":          {"images/bootspec", "golang.org/x/sys"},
 	"agent/bootentry":          {"golang.org/x/sys"},
 	"agent/console":            {},
@@ -11,7 +12,7 @@ var allowed = map[string][]string{
 	"agent/firstboot":          {"agent/bootcount", "agent/network", "agent/status", "agent/units", "images/bootspec", "github.com/coreos/go-systemd", "golang.org/x/sys"},
 	"agent/initramfs":          {"agent/bootentry", "agent/console", "agent/drives", "agent/install", "agent/media", "agent/modules", "agent/network", "agent/provision", "agent/status", "agent/storage", "images/bootspec", "images/disk", "images/manifest", "golang.org/x/sys"},
 	"agent/install":            {"agent/signature", "images/bootspec", "images/disk", "golang.org/x/sys"},
-	"agent/manage":             {"agent/units", "images/bootspec", "golang.org/x/sys"},
+	"agent/manage":             {"agent/backup", "agent/units", "images/bootspec", "golang.org/x/sys"},
 	"agent/media":              {"agent/drives", "agent/signature", "images/bootspec", "images/disk", "golang.org/x/sys"},
 	"agent/modules":            {"golang.org/x/sys"},
 	"agent/network":            {"images/bootspec", "github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/sys"},
@@ -52,7 +53,7 @@ var allowed = map[string][]string{
 	"images/disk":              {"images/bootspec", "github.com/diskfs/go-diskfs"},
 	"images/document":          {"go.yaml.in/yaml"},
 	"images/manifest":          {},
-	"profiles/cluster":         {"images/bootspec", "images/document"},
+	"profiles/cluster":         {"images/bootspec", "images/document", "filippo.io/age"},
 	"profiles/role":            {"images/bootspec", "images/document"},
 	"test/figures":             {},
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"filippo.io/age"
 
 	"github.com/slipway-os/slipway/agent/manage"
 	"github.com/slipway-os/slipway/builder/nodes"
@@ -39,7 +42,7 @@ func TestInNamespace(t *testing.T) {
 	if !testing.Short() {
 		child.Env = append(child.Env, "SLIPWAY_TEST_ETCD="+build(t, "../../images/components/etcd", "."))
 	}
-	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Unshareflags: syscall.CLONE_NEWNS}
 	out, err := child.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
@@ -81,6 +84,7 @@ type rack struct {
 	folder   string // of the identity
 	root     string
 	program  string // slipway
+	backup   *bootspec.EtcdBackup
 }
 
 func newRack(t *testing.T) *rack {
@@ -124,7 +128,7 @@ func (r *rack) serve(t *testing.T) {
 	server := manage.New(manage.Node{
 		Name: "cp-1", Role: "control-plane", Target: "slipway-control-plane.target", Root: r.root, Journal: journal,
 		Address: "10.1.0.11:" + fmt.Sprint(bootspec.ManagePort), EtcdMetrics: "http://127.0.0.1:2381", EtcdClient: "https://127.0.0.1:2379",
-		Log: slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.DiscardHandler), Backup: r.backup,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -305,6 +309,67 @@ func TestNodeEtcd(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Dir(broken)); len(left) > 0 {
 		t.Errorf("%s is left", left[0].Name())
 	}
+}
+
+// TestNodeKeepsSnapshots: what a node keeps is a whole snapshot to whom it is encrypted, and no use to anybody else.
+func TestNodeKeepsSnapshots(t *testing.T) {
+	r := newRack(t)
+	if os.Getenv("SLIPWAY_TEST_ETCD") == "" {
+		t.Skip("in short there is no etcd")
+	}
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := strings.Replace(string(cluster.Lab()), "provisioning:", "etcd: {backup: {every: 10m, keep: 2, recipients: ["+key.Recipient().String()+"]}}\nprovisioning:", 1)
+	c, err := cluster.Parse("lab.yaml", []byte(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, _ := c.Node("cp-1")
+	r.backup = c.EtcdBackup(node)
+	r.backup.Directory = filepath.Join(t.TempDir(), "backup")
+	if err := os.Mkdir(r.backup.Directory, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// A file system with room, whatever this machine has; it goes with the namespace.
+	if err := syscall.Mount("tmpfs", r.backup.Directory, "tmpfs", 0, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(r.backup.Directory, 0) })
+	r.etcd(t)
+	r.put(t, "color", "blue")
+	r.serve(t)
+	var files []string
+	wait(t, "a scheduled snapshot", func() bool {
+		files, _ = filepath.Glob(filepath.Join(r.backup.Directory, "cp-1-*.etcd.age"))
+		return len(files) == 1
+	})
+	sealed, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(sealed, []byte("color")) {
+		t.Error("the snapshot isn't encrypted")
+	}
+	open, err := age.Decrypt(bytes.NewReader(sealed), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(open)
+	if err != nil || !bytes.Contains(data, []byte("color")) {
+		t.Errorf("it hasn't what was written: %v", err)
+	}
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nodes.CheckSnapshot(plain); err != nil {
+		t.Error(err)
+	}
+	wait(t, "the snapshot in the status", func() bool {
+		return strings.Contains(r.slipway(t, 0, "status", "--nodes", "--output", "json"), `"newest": "20`)
+	})
 }
 
 // etcd runs the etcd that images have, as its unit does.

@@ -1,0 +1,128 @@
+package cluster
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/document"
+)
+
+// Etcd is what is said of etcd.
+type Etcd struct {
+	Backup *Backup `yaml:"backup"` // nil: control planes keep no snapshots
+}
+
+// Backup is how each control plane keeps snapshots of its etcd.
+type Backup struct {
+	Every      Interval    `yaml:"every"`      // default 1h
+	Keep       int         `yaml:"keep"`       // default 24
+	Recipients []Recipient `yaml:"recipients"` // at least one
+	Directory  string      `yaml:"directory"`  // default BackupDirectory
+}
+
+// What a backup is like unless the document says otherwise.
+const (
+	BackupEvery     = time.Hour
+	BackupKeep      = 24
+	BackupDirectory = "/var/lib/slipway/etcd-backup"
+)
+
+// Bounds of a backup.
+const (
+	minBackupEvery = 5 * time.Minute
+	maxBackupEvery = 31 * 24 * time.Hour
+	maxBackupKeep  = 10000
+)
+
+// Interval is a time between two events.
+type Interval time.Duration
+
+// UnmarshalText reads 30m, 1h, 12h.
+func (i *Interval) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	if err != nil {
+		return wrong{fmt.Sprintf("%q is not an interval", text), "write it like 30m or 1h"}
+	}
+	*i = Interval(d)
+	return nil
+}
+
+// Recipient is whom snapshots are encrypted to: a public key as age-keygen prints it.
+type Recipient string
+
+// UnmarshalText reads age1..., and refuses one with a typing error.
+func (r *Recipient) UnmarshalText(text []byte) error {
+	if strings.HasPrefix(strings.ToUpper(string(text)), "AGE-SECRET-KEY-") {
+		// The key itself isn't repeated in the message.
+		return wrong{"this is a secret key, and must not be in a cluster document", "write the public key that `age-keygen -y` prints, and make a new pair"}
+	}
+	if _, err := age.ParseX25519Recipient(string(text)); err != nil {
+		return wrong{fmt.Sprintf("%q is not an age recipient", text), "make a pair with `age-keygen -o key.txt`, keep it off the nodes, and write its public key: age1..."}
+	}
+	*r = Recipient(text)
+	return nil
+}
+
+// setDefaults fills in what the document leaves out.
+func (b *Backup) setDefaults(source *document.Source) {
+	if b == nil {
+		return
+	}
+	if !source.Has("etcd.backup.every") {
+		b.Every = Interval(BackupEvery)
+	}
+	if !source.Has("etcd.backup.keep") {
+		b.Keep = BackupKeep
+	}
+	if !source.Has("etcd.backup.directory") {
+		b.Directory = BackupDirectory
+	}
+}
+
+// backup checks how snapshots are kept.
+func (k *check) backup(b *Backup) {
+	if b == nil {
+		return
+	}
+	const at = "etcd.backup."
+	if every := time.Duration(b.Every); (every < minBackupEvery || every > maxBackupEvery) && !k.faulty(at+"every") {
+		k.fault(at+"every", fmt.Sprintf("from %s to %s", minBackupEvery, maxBackupEvery), "%s is out of range", every)
+	}
+	if b.Keep < 1 || b.Keep > maxBackupKeep {
+		k.fault(at+"keep", fmt.Sprintf("from 1 to %d", maxBackupKeep), "%d is out of range", b.Keep)
+	}
+	if len(b.Recipients) == 0 && !k.faulty(at+"recipients") {
+		k.fault(at+"recipients", "write public keys of age: age1...", "snapshots hold all that the cluster keeps, and are never written unencrypted: a recipient is missing")
+	}
+	if d := b.Directory; path.Clean(d) != d || !within(d) {
+		k.fault(at+"directory", "write it like "+BackupDirectory, "%q is not a folder below /var, /srv, /opt or /home", d)
+	}
+}
+
+// within tells of folders in which a node may keep things.
+func within(dir string) bool {
+	for _, parent := range []string{"/var/", "/srv/", "/opt/", "/home/"} {
+		if strings.HasPrefix(dir, parent) {
+			return true
+		}
+	}
+	return false
+}
+
+// EtcdBackup is how a node keeps snapshots of etcd; nil when it keeps none.
+func (c *Cluster) EtcdBackup(n *Node) *bootspec.EtcdBackup {
+	b := c.Etcd.Backup
+	if b == nil || n.Role != RoleControlPlane {
+		return nil
+	}
+	plan := &bootspec.EtcdBackup{EverySeconds: int64(time.Duration(b.Every) / time.Second), Keep: b.Keep, Directory: b.Directory}
+	for _, r := range b.Recipients {
+		plan.Recipients = append(plan.Recipients, string(r))
+	}
+	return plan
+}

@@ -1,0 +1,55 @@
+package cluster_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/slipway-os/slipway/profiles/cluster"
+)
+
+const recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+
+func withBackup(backup string) string {
+	return strings.Replace(string(cluster.Lab()), "provisioning:", "etcd: {backup: "+backup+"}\nprovisioning:", 1)
+}
+
+// TestBackup: what is left out has defaults, and only control planes keep snapshots.
+func TestBackup(t *testing.T) {
+	c, err := cluster.Parse("lab.yaml", []byte(withBackup("{recipients: ["+recipient+"]}")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plane, _ := c.Node("cp-1")
+	worker, _ := c.Node("worker-1")
+	if got, want := fmt.Sprint(*c.EtcdBackup(plane)), "{3600 24 ["+recipient+"] /var/lib/slipway/etcd-backup}"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if c.EtcdBackup(worker) != nil {
+		t.Error("a worker keeps snapshots")
+	}
+}
+
+func TestBackupFaults(t *testing.T) {
+	const secret = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX"
+	for _, tt := range []struct{ name, backup, want string }{
+		{"no recipient", "{every: 1h}", "a recipient is missing"},
+		{"typing error", "{recipients: [" + strings.Replace(recipient, "54pw", "54pv", 1) + "]}", "is not an age recipient"},
+		{"secret key", "{recipients: [" + secret + "]}", "this is a secret key"},
+		{"too often", "{every: 10s, recipients: [" + recipient + "]}", "10s is out of range"},
+		{"no interval", "{every: daily, recipients: [" + recipient + "]}", `"daily" is not an interval`},
+		{"none kept", "{keep: 0, recipients: [" + recipient + "]}", "0 is out of range"},
+		{"elsewhere", "{directory: /etc/x, recipients: [" + recipient + "]}", `"/etc/x" is not a folder below /var`},
+		{"upwards", "{directory: /var/../etc, recipients: [" + recipient + "]}", "is not a folder below /var"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := cluster.Parse("lab.yaml", []byte(withBackup(tt.backup)))
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Count(err.Error(), "\n") > 0 {
+				t.Errorf("got %v", err)
+			}
+			if err != nil && strings.Contains(err.Error(), secret) {
+				t.Error("the message repeats the secret key")
+			}
+		})
+	}
+}
