@@ -100,13 +100,13 @@ func (k *check) backup(b *Backup) {
 		k.fault(at+"recipients", "write public keys of age: age1...", "snapshots hold all that the cluster keeps, and are never written unencrypted: a recipient is missing")
 	}
 	if d := b.Directory; path.Clean(d) != d || !within(d) {
-		k.fault(at+"directory", "write it like "+BackupDirectory, "%q is not a folder below /var, /srv, /opt or /home", d)
+		k.fault(at+"directory", "write it like "+BackupDirectory, "%q is not a folder below /var, /srv or /opt", d)
 	}
 }
 
-// within tells of folders in which a node may keep things.
+// within tells of folders that the agent may write to: its unit has no /home.
 func within(dir string) bool {
-	for _, parent := range []string{"/var/", "/srv/", "/opt/", "/home/"} {
+	for _, parent := range []string{"/var/", "/srv/", "/opt/"} {
 		if strings.HasPrefix(dir, parent) {
 			return true
 		}

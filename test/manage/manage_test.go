@@ -85,6 +85,7 @@ type rack struct {
 	root     string
 	program  string // slipway
 	backup   *bootspec.EtcdBackup
+	journal  string // what it says besides
 }
 
 func newRack(t *testing.T) *rack {
@@ -122,6 +123,9 @@ func (r *rack) serve(t *testing.T) {
 	journal := filepath.Join(t.TempDir(), "journalctl")
 	script := "#!/bin/sh\nfor a; do case $a in --unit=missing.service) echo 'no such unit' >&2; exit 1;; esac; done\n" +
 		"echo \"journal $*\"\ncase \"$*\" in *--follow*) exec sleep 60;; esac\n"
+	if r.journal != "" {
+		script += "cat <<'END'\n" + r.journal + "\nEND\n"
+	}
 	if err := os.WriteFile(journal, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -308,6 +312,55 @@ func TestNodeEtcd(t *testing.T) {
 	has(t, r.slipway(t, 1, "etcd", "snapshot", "-o", broken, "--node", "cp-1"), "cannot ask node cp-1: it says 502.*cannot ask etcd")
 	if left, _ := os.ReadDir(filepath.Dir(broken)); len(left) > 0 {
 		t.Errorf("%s is left", left[0].Name())
+	}
+}
+
+// TestNodeBundle: what was asked for is in it, and no key of the cluster or the node, in any form.
+func TestNodeBundle(t *testing.T) {
+	r := newRack(t)
+	key, err := os.ReadFile(filepath.Join(r.root, bootspec.PKIDirectory, bootspec.ManageKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.journal = "a careless program said:\n" + string(key) + "that was it"
+	r.serve(t)
+	file := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	has(t, r.slipway(t, 0, "bundle", "-o", file), "1 of 2 nodes answered")
+	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("others may read the bundle: %v, %v", st.Mode(), err)
+	}
+	out, err := exec.Command("tar", "-xzOf", file).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, string(out), "kind: Cluster", "a careless program said", "that was it", "cannot ask node worker-1", "slipway-control-plane-0.1.0-amd64")
+	list, _ := exec.Command("tar", "-tzf", file).Output()
+	has(t, string(list), "(?m)^cp-1/status.json$", "(?m)^cp-1/journal.txt$", "(?m)^worker-1/status.json$")
+	searched := 0
+	for _, dir := range []string{r.folder, r.root} {
+		err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+			if err != nil || e.IsDir() || !strings.HasSuffix(path, ".key") {
+				return err
+			}
+			secret, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			searched++
+			for line := range strings.Lines(string(secret)) {
+				line = strings.TrimSpace(line)
+				if !strings.HasPrefix(line, "-----") && strings.Contains(string(out), line) {
+					t.Errorf("the bundle has a line of %s", path)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if searched < 10 {
+		t.Errorf("only %d keys were looked for", searched)
 	}
 }
 
