@@ -210,7 +210,7 @@ encrypted with a key of the cluster's identity, so that a copy of the identity i
 				return err
 			}
 			return a.print(s, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "took a snapshot of etcd on %s into %s: %d bytes, SHA-256 %s as etcd says\n", n.Name, out, s.Size, s.SHA256)
+				_, err := fmt.Fprintf(w, "took a snapshot of etcd on %s into %s: revision %d, %d keys, %d bytes, SHA-256 %s as etcd says\n", n.Name, out, s.Revision, s.Keys, s.Size, s.SHA256)
 				return err
 			})
 		},
@@ -261,7 +261,7 @@ func etcdCheckCommand(a *app) *cobra.Command {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			return a.print(s, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is whole: %d bytes, SHA-256 %s\n", s.File, s.Size, s.SHA256)
+				_, err := fmt.Fprintf(w, "%s is whole: revision %d, %d keys, %d bytes, SHA-256 %s\n", s.File, s.Revision, s.Keys, s.Size, s.SHA256)
 				return err
 			})
 		},

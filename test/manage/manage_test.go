@@ -285,9 +285,13 @@ func TestNodeEtcd(t *testing.T) {
 
 	etcd := r.etcd(t)
 	r.put(t, "color", "blue")
+	r.put(t, "color", "red")
+	r.put(t, "shape", "round")
+	r.put(t, "gone", "soon")
+	r.ask(t, "/v3/kv/deleterange", fmt.Sprintf(`{"key":%q}`, base64.StdEncoding.EncodeToString([]byte("gone"))))
 	has(t, r.slipway(t, 0, "status", "--nodes"), `cp-1 .* leader \d+ MiB`)
 	file := filepath.Join(t.TempDir(), "etcd.snapshot")
-	has(t, r.slipway(t, 0, "etcd", "snapshot", "-o", file), "took a snapshot of etcd on cp-1", "SHA-256 [0-9a-f]{64}")
+	has(t, r.slipway(t, 0, "etcd", "snapshot", "-o", file), "took a snapshot of etcd on cp-1", "revision 6, 2 keys", "SHA-256 [0-9a-f]{64}")
 	data, err := os.ReadFile(file)
 	if err != nil || !bytes.Contains(data, []byte("color")) {
 		t.Errorf("the snapshot hasn't what was written: %v", err)
@@ -458,8 +462,15 @@ func (r *rack) etcd(t *testing.T) *exec.Cmd {
 	return etcd
 }
 
-// put writes a key through etcd's JSON gateway.
+// put writes a key.
 func (r *rack) put(t *testing.T, key, value string) {
+	t.Helper()
+	base := base64.StdEncoding.EncodeToString
+	r.ask(t, "/v3/kv/put", fmt.Sprintf(`{"key":%q,"value":%q}`, base([]byte(key)), base([]byte(value))))
+}
+
+// ask asks etcd's JSON gateway.
+func (r *rack) ask(t *testing.T, route, body string) {
 	t.Helper()
 	file := func(name string) string { return filepath.Join(r.root, bootspec.PKIDirectory, "etcd", name) }
 	own, err := tls.LoadX509KeyPair(file("apiserver-client.crt"), file("apiserver-client.key"))
@@ -470,9 +481,7 @@ func (r *rack) put(t *testing.T, key, value string) {
 	trusted.AddCert(r.identity.Etcd.Certificate)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted, Certificates: []tls.Certificate{own}}}}
 	defer client.CloseIdleConnections()
-	base := base64.StdEncoding.EncodeToString
-	body := fmt.Sprintf(`{"key":%q,"value":%q}`, base([]byte(key)), base([]byte(value)))
-	answer, err := client.Post("https://127.0.0.1:2379/v3/kv/put", "application/json", strings.NewReader(body))
+	answer, err := client.Post("https://127.0.0.1:2379"+route, "application/json", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
