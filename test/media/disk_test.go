@@ -20,6 +20,7 @@ import (
 const (
 	lineStateMade = "slipway: file system made"
 	lineMounted   = "slipway: state is mounted at /var"
+	lineGrown     = "slipway: file system grown to the size of its partition"
 	lineBlessed   = "slipway: boot entry marked as good"
 	lineUncounted = "slipway: boot entry has no counter"
 	lineFailed    = "slipway: BOOT FAILED: "
@@ -30,7 +31,7 @@ func TestMachineBootsFromADisk(t *testing.T)                  { disks(t, bootspe
 func TestMachineBootsFromADiskWithSectorsOf4096(t *testing.T) { disks(t, bootspec.ExtDisk4K, 4096) }
 
 // disks boots a disk without any network twice: on the first boot the state is made, as large as the disk allows, and the
-// boot entry proves itself; the second one keeps both.
+// boot entry proves itself; the second one, on a disk that has become larger, keeps both and grows the state.
 func disks(t *testing.T, ext string, sector int) {
 	path := medium(t, artifact(t, ext))
 	configure(t, path, lone(t, nil))
@@ -53,10 +54,17 @@ func disks(t *testing.T, ext string, sector int) {
 	if got := kept(t, path); got != "booted\n" {
 		t.Errorf("what the first boot wrote: %q", got)
 	}
+	must(t, os.Truncate(path, 3584<<20))
 	m = boot(t, virtioDisk(path, sector)...)
-	m.await("slipway: units are started")
+	m.await(lineUncounted, lineFailed)
 	m.never(lineStateMade, lineFailed, lineBlessed)
+	if !strings.Contains(m.console(), lineGrown) {
+		t.Errorf("the console doesn't say %q", lineGrown)
+	}
 	m.off()
+	if p := partition(t, path, bootspec.LabelState); p.Size < 1900<<20 {
+		t.Errorf("the state partition has not grown with its disk: %d bytes", p.Size)
+	}
 	if got := kept(t, path); !strings.HasPrefix(got, "booted\n") { // the second one's words may still have been in memory
 		t.Errorf("what the first boot wrote: %q", got)
 	}
