@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,12 +35,14 @@ func Explain(answers []Answer, document string, now time.Time) []string {
 // quorum says how etcd's members are together.
 func quorum(answers []Answer, document string) []string {
 	var healthy, down []string
-	led := false
+	led, sure := false, true // sure: every missing one said itself that its etcd doesn't run
 	for _, a := range answers {
 		switch {
 		case a.Role != cluster.RoleControlPlane:
 		case a.Status == nil:
-			down = append(down, a.Name+" (doesn't answer)")
+			down, sure = append(down, a.Name+" (doesn't answer)"), false
+		case runsSilently(a.Status):
+			down, sure = append(down, a.Name+" (its etcd runs and doesn't answer)"), false
 		case a.Status.Etcd == nil || !a.Status.Etcd.Answers:
 			down = append(down, a.Name+" (its etcd doesn't run)")
 		default:
@@ -52,6 +55,13 @@ func quorum(answers []Answer, document string) []string {
 	switch {
 	case all == 0 || len(down) == 0 && led:
 		return nil
+	case len(healthy) == 0 && !sure:
+		return []string{
+			fmt.Sprintf("None of etcd's %d members answers: %s.", all, strings.Join(down, ", ")),
+			fmt.Sprintf("  Next: power on those that are off; if they are only busy, ask again: `slipway status --cluster %s` says how far they are.", document),
+		}
+	case len(healthy) < need && led:
+		return []string{fmt.Sprintf("etcd has a leader and goes on, but only %d of %d members answer here. Missing: %s.", len(healthy), all, strings.Join(down, ", "))}
 	case len(healthy) < need:
 		return []string{
 			fmt.Sprintf("etcd has lost its quorum: %d of %d members run, %d are needed. Missing: %s.", len(healthy), all, need, strings.Join(down, ", ")),
@@ -70,6 +80,12 @@ func quorum(answers []Answer, document string) []string {
 			fmt.Sprintf("  Next: a copy now is wise: `slipway etcd snapshot --cluster %s --out etcd.snapshot`.", document),
 		}
 	}
+}
+
+// runsSilently tells of a node whose etcd is started but says nothing: it is busy, or hangs.
+func runsSilently(l *bootspec.LiveStatus) bool {
+	return l.Etcd != nil && !l.Etcd.Answers &&
+		slices.ContainsFunc(l.Units, func(u bootspec.UnitStatus) bool { return u.Name == "etcd.service" && u.Active == "active" })
 }
 
 func bearable(spare int) string {

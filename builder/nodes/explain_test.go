@@ -30,6 +30,9 @@ func TestExplain(t *testing.T) {
 	leaderless := func(l *bootspec.LiveStatus) {
 		l.Etcd.HasLeader, l.Etcd.Healthy, l.Etcd.Reason = false, false, "RAFT NO LEADER"
 	}
+	busy := func(l *bootspec.LiveStatus) {
+		l.Etcd, l.Units = &bootspec.EtcdStatus{Reason: "timeout"}, []bootspec.UnitStatus{{Name: "etcd.service", Active: "active"}}
+	}
 	stopped := func(l *bootspec.LiveStatus) { l.Etcd = &bootspec.EtcdStatus{Reason: "refused"} }
 	for _, tt := range []struct {
 		name    string
@@ -45,6 +48,14 @@ func TestExplain(t *testing.T) {
 		{
 			"quorum is lost", []Answer{controlPlane("cp-1", leaderless), controlPlane("cp-2", stopped), gone("cp-3")},
 			"etcd has lost its quorum: 1 of 3 members run, 2 are needed. Missing: cp-2 (its etcd doesn't run), cp-3 (doesn't answer).|Nothing can be changed|Next: power the missing machines on|cp-1: etcd isn't healthy: RAFT NO LEADER",
+		},
+		{
+			"all are busy or away", []Answer{controlPlane("cp-1", busy), gone("cp-2"), gone("cp-3")},
+			"None of etcd's 3 members answers: cp-1 (its etcd runs and doesn't answer), cp-2 (doesn't answer), cp-3 (doesn't answer).|if they are only busy, ask again",
+		},
+		{
+			"one answers, and has a leader", []Answer{controlPlane("cp-1", nil), controlPlane("cp-2", busy), gone("cp-3")},
+			"etcd has a leader and goes on, but only 1 of 3 members answer here. Missing: cp-2 (its etcd runs and doesn't answer), cp-3",
 		},
 		{
 			"nobody leads", []Answer{controlPlane("cp-1", leaderless), controlPlane("cp-2", leaderless), controlPlane("cp-3", leaderless)},

@@ -138,7 +138,7 @@ func etcdCell(e *bootspec.EtcdStatus) string {
 	case e == nil:
 		return "-"
 	case !e.Answers:
-		return "down"
+		return "no answer"
 	case !e.HasLeader:
 		return "no leader"
 	case !e.Healthy:
