@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -33,7 +34,7 @@ func apiServer(t *testing.T, unready int32) (server *httptest.Server, ca string,
 
 func TestAwaitAPI(t *testing.T) {
 	server, ca, asked := apiServer(t, 2)
-	if err := AwaitAPI(t.Context(), server.URL+"/readyz", ca); err != nil {
+	if err := AwaitAPI(t.Context(), server.URL+"/readyz", ca, 0); err != nil {
 		t.Fatal(err)
 	}
 	if asked.Load() != 3 {
@@ -45,12 +46,36 @@ func TestAwaitAPIGivesUp(t *testing.T) {
 	server, ca, _ := apiServer(t, 1<<30)
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
-	if err := AwaitAPI(ctx, server.URL+"/readyz", ca); err == nil || !strings.Contains(err.Error(), "isn't ready") {
+	if err := AwaitAPI(ctx, server.URL+"/readyz", ca, 0); err == nil || !strings.Contains(err.Error(), "isn't ready") {
 		t.Errorf("got %v", err)
 	}
 	_, foreign, _ := apiServer(t, 0)
 	_ = os.WriteFile(foreign, []byte("no certificate"), 0o600)
-	if err := AwaitAPI(t.Context(), server.URL, foreign); err == nil || !strings.Contains(err.Error(), foreign) {
+	if err := AwaitAPI(t.Context(), server.URL, foreign, 0); err == nil || !strings.Contains(err.Error(), foreign) {
 		t.Errorf("a file without a certificate: %v", err)
+	}
+}
+
+// TestAwaitAPIEndsWithItsServer: systemd restarts a server that has crashed only when nobody waits for it any more.
+func TestAwaitAPIEndsWithItsServer(t *testing.T) {
+	server, ca, asked := apiServer(t, 1<<30)
+	process := exec.Command("sleep", "60")
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for asked.Load() == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		_ = process.Process.Kill()
+		_ = process.Wait()
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := AwaitAPI(ctx, server.URL+"/readyz", ca, process.Process.Pid); err == nil || !strings.Contains(err.Error(), "its server has ended") {
+		t.Errorf("got %v", err)
+	}
+	if err := AwaitAPI(ctx, server.URL+"/readyz", ca, process.Process.Pid); err == nil || ctx.Err() != nil {
+		t.Errorf("of a process that is gone already: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"github.com/slipway-os/slipway/agent/console"
@@ -97,11 +98,13 @@ func outcome(err error) int {
 	return 1
 }
 
-// await waits until an API server is ready or systemd has had enough.
+// await waits until an API server is ready, has ended, or systemd has had enough. systemd tells the unit's process (systemd.exec(5),
+// $MAINPID).
 func await(url, ca string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	return outcome(firstboot.AwaitAPI(ctx, url, ca))
+	server, _ := strconv.Atoi(os.Getenv("MAINPID")) // without it the server is not watched
+	return outcome(firstboot.AwaitAPI(ctx, url, ca, server))
 }
 
 // version is the product's.
