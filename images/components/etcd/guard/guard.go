@@ -34,7 +34,7 @@ type State string
 
 const (
 	Fresh         State = "fresh"         // no data, and nothing decided
-	Bootstrapping State = "bootstrapping" // no data, and every other has none either: the cluster begins
+	Bootstrapping State = "bootstrapping" // every other has no data either, and the cluster begins; or that was cut before there was a leader
 	Member        State = "member"        // data, or a place in a cluster that runs
 )
 
@@ -112,7 +112,7 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	s := newServer(c.Name, Fresh)
+	s := newServer(c.Name, begins(c.Data, data))
 	go s.serve(listener, c.TLS)
 	defer s.close()
 	ask, err := newRemote(c.TLS)
@@ -121,7 +121,6 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer ask.close()
 	if data {
-		s.set(Member)
 		err = c.start(stateExisting, c.Peers)
 	} else {
 		err = c.decide(ctx, s, ask)
@@ -138,6 +137,18 @@ func Run(ctx context.Context, c Config) error {
 	s.set(Member)
 	<-ctx.Done()
 	return nil
+}
+
+// begins is what a node says from its very first answer. A log that was cut before there was a leader is nothing that others
+// have to wait for: they begin as if this node were fresh.
+func begins(dir string, data bool) State {
+	switch {
+	case !data:
+		return Fresh
+	case hadLeader(dir):
+		return Member
+	}
+	return Bootstrapping
 }
 
 // hasData says whether etcd was a member before: its write-ahead log is there.

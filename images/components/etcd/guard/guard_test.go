@@ -24,6 +24,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.uber.org/zap"
 )
 
@@ -126,6 +127,18 @@ func (s *site) tls(name string) *tls.Config {
 
 // on powers a control plane on: its guard, and etcd when that says how.
 func (s *site) on(i int) *node {
+	n, ctx := s.power(i)
+	go n.start(ctx)
+	return n
+}
+
+// guarded powers a control plane on whose etcd doesn't come before its power goes.
+func (s *site) guarded(i int) *node {
+	n, _ := s.power(i)
+	return n
+}
+
+func (s *site) power(i int) (*node, context.Context) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := s.peers[i]
 	n := &node{site: s, peer: p, data: filepath.Join(s.dir, "data-"+p.Name), env: filepath.Join(s.dir, p.Name+".env"), stop: cancel, ended: make(chan error, 1), ready: make(chan struct{})}
@@ -138,8 +151,7 @@ func (s *site) on(i int) *node {
 			Ready: func() { close(n.ready) },
 		})
 	}()
-	go n.start(ctx)
-	return n
+	return n, ctx
 }
 
 // start is etcd.service.
@@ -309,6 +321,9 @@ func TestAClusterBeginsOnceAndTakesBackWhoLostItsData(t *testing.T) {
 
 	for _, n := range []*node{a, b, c} {
 		n.off()
+		if got := begins(n.data, true); got != Member {
+			t.Errorf("%s has the cluster's data and would say %q", n.peer.Name, got)
+		}
 	}
 	b, c, a = s.on(1), s.on(2), s.on(0)
 	if got := s.whole(a, b, c); got != id || !s.has(c, "word", "kept") {
@@ -316,17 +331,61 @@ func TestAClusterBeginsOnceAndTakesBackWhoLostItsData(t *testing.T) {
 	}
 
 	// Two of three replaced: what is left can't decide alone, and the new ones must not either.
-	a.off()
-	b.off()
+	for _, n := range []*node{a, b, c} {
+		n.off()
+	}
 	a.wipe()
 	b.wipe()
-	a, b = s.on(0), s.on(1)
+	a, b, _ = s.on(0), s.on(1), s.on(2)
 	for _, n := range []*node{a, b} {
 		s.eventually("it waits, and says what to do", func() bool {
 			return strings.Contains(n.words(), "cp-3 has the cluster's data") && strings.Contains(n.words(), "restore a snapshot")
 		})
 		if _, err := os.Stat(n.env); err == nil {
 			t.Errorf("%s starts an etcd without data while cp-3 has the cluster's", n.peer.Name)
+		}
+	}
+}
+
+// TestABeginningThatWasCutGoesOn: the power fails when one control plane has begun to write its log and no other has, so that
+// there never was a leader. That log holds nothing, and nobody may wait for it.
+func TestABeginningThatWasCutGoesOn(t *testing.T) {
+	s := newSite(t, 63)
+	a, b, c := s.on(0), s.guarded(1), s.guarded(2)
+	s.eventually("cp-1 has begun its log", func() bool {
+		n := 0
+		_ = readLog(a.data, func(*walpb.Record) bool { n++; return true })
+		return n > 3 // metadata, and the members that the document has
+	})
+	for _, n := range []*node{a, b, c} {
+		n.off()
+	}
+	a = s.on(0)
+	<-a.ready
+	b, c = s.on(1), s.on(2)
+	s.put(a, "word", "kept")
+	s.whole(a, b, c)
+}
+
+// TestALogThatCannotBeReadIsData: in doubt, others wait.
+func TestALogThatCannotBeReadIsData(t *testing.T) {
+	for name, files := range map[string]map[string]string{
+		"no log":            {},
+		"an empty log":      {firstLog: ""},
+		"no log at all":     {firstLog: strings.Repeat("words", 1000)},
+		"only a later file": {"0000000000000003-0000000000010000.wal": ""},
+	} {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "member", "wal"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range files {
+			if err := os.WriteFile(filepath.Join(dir, "member", "wal", file), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := begins(dir, true); got != Member {
+			t.Errorf("%s: %q", name, got)
 		}
 	}
 }
@@ -358,14 +417,15 @@ func TestJudge(t *testing.T) {
 		want verdict
 		why  string
 	}{
-		"both are fresh":              {sight{state: Fresh}, sight{state: Fresh}, begin, ""},
-		"both begin":                  {sight{state: Bootstrapping}, sight{state: Bootstrapping}, begin, ""},
-		"one runs":                    {sight{runs: true}, sight{trouble: "refused"}, join, ""},
-		"one runs, one is fresh":      {sight{state: Fresh}, sight{runs: true}, join, ""},
-		"one is off":                  {sight{state: Fresh}, sight{trouble: "refused"}, wait, "cp-3 does not answer (refused)"},
-		"one has data":                {sight{state: Member}, sight{state: Fresh}, wait, "cp-2 has the cluster's data"},
-		"one runs without a leader":   {sight{waits: true, trouble: "refused"}, sight{state: Fresh}, wait, "cp-2 has the cluster's data"},
-		"one has data, the other off": {sight{state: Member}, sight{trouble: "no route"}, wait, "cp-3 does not answer (no route)"},
+		"both are fresh":                {sight{state: Fresh}, sight{state: Fresh}, begin, ""},
+		"both begin":                    {sight{state: Bootstrapping}, sight{state: Bootstrapping}, begin, ""},
+		"one runs":                      {sight{runs: true}, sight{trouble: "refused"}, join, ""},
+		"one runs, one is fresh":        {sight{state: Fresh}, sight{runs: true}, join, ""},
+		"one is off":                    {sight{state: Fresh}, sight{trouble: "refused"}, wait, "cp-3 does not answer (refused)"},
+		"one has data":                  {sight{state: Member}, sight{state: Fresh}, wait, "cp-2 has the cluster's data"},
+		"one runs without a leader":     {sight{waits: true, trouble: "refused"}, sight{state: Fresh}, wait, "cp-2 has the cluster's data"},
+		"one says a word of later days": {sight{state: "leaving"}, sight{state: Fresh}, wait, `cp-2 says "leaving"`},
+		"one has data, the other off":   {sight{state: Member}, sight{trouble: "no route"}, wait, "cp-3 does not answer (no route)"},
 	} {
 		c.a.peer, c.b.peer = a, b
 		v := view{sights: []sight{c.a, c.b}}

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 )
@@ -66,6 +67,8 @@ func judge(v view) (verdict, string) {
 			reasons = append(reasons, s.peer.Name+" has the cluster's data")
 		case s.state == "":
 			reasons = append(reasons, s.peer.Name+" does not answer ("+s.trouble+")")
+		case s.state != Fresh && s.state != Bootstrapping:
+			reasons = append(reasons, fmt.Sprintf("%s says %q, which this node doesn't know", s.peer.Name, s.state))
 		}
 	}
 	switch {
