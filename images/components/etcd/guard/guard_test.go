@@ -50,6 +50,8 @@ type node struct {
 	ready chan struct{}
 	etcd  *embed.Etcd
 
+	starting sync.WaitGroup // etcd.service
+
 	mu   sync.Mutex
 	said []string
 }
@@ -128,7 +130,7 @@ func (s *site) tls(name string) *tls.Config {
 // on powers a control plane on: its guard, and etcd when that says how.
 func (s *site) on(i int) *node {
 	n, ctx := s.power(i)
-	go n.start(ctx)
+	n.starting.Go(func() { n.start(ctx) })
 	return n
 }
 
@@ -197,6 +199,7 @@ func (n *node) start(ctx context.Context) {
 // off cuts the power.
 func (n *node) off() {
 	n.stop()
+	n.starting.Wait() // an etcd that is just coming is there then
 	n.mu.Lock()
 	e := n.etcd
 	n.etcd = nil
