@@ -32,7 +32,7 @@ import (
 type site struct {
 	t         *testing.T
 	dir       string
-	net       byte // 127.N.0.x
+	net       byte // 127.PROCESS.N.x
 	authority *x509.Certificate
 	key       *ecdsa.PrivateKey
 	peers     []Peer
@@ -61,7 +61,7 @@ func newSite(t *testing.T, net byte) *site {
 	s.authority, s.key = s.certificate("authority", nil)
 	s.write("ca", s.authority, s.key)
 	for i := range 3 {
-		host := netip.AddrFrom4([4]byte{127, net, 0, byte(11 + i)})
+		host := netip.AddrFrom4([4]byte{127, byte(1 + os.Getpid()%250), net, byte(11 + i)}) // another run has others
 		s.peers = append(s.peers, Peer{fmt.Sprintf("cp-%d", i+1), fmt.Sprintf("https://%s:2380", host), host})
 		cert, key := s.certificate(s.peers[i].Name, &host)
 		s.write(s.peers[i].Name, cert, key)
