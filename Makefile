@@ -17,7 +17,7 @@ ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-tools \
 	qemu-system-x86 qemu-utils ovmf iproute2 nftables kmod \
 	cryptsetup-bin atftp tftp-hpa udhcpc isc-dhcp-client curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
-	bmap-tools zstd mount keepalived
+	bmap-tools zstd mount keepalived xz-utils
 
 .PHONY: run build test test-media test-images lint bench fuzz deps clean help
 
@@ -39,7 +39,7 @@ test: deps build lint test-images ## everything: unit, fuzz seeds, namespaces, t
 	@for m in $$(find images/components -name '*_test.go' -printf '%h\n' | cut -d/ -f1-3 | sort -u); do \
 		echo "go test $$m"; (cd $$m && CGO_ENABLED=0 go test -trimpath -timeout 30m ./...) || exit 1; done
 	SLIPWAY_TEST_OUT=$(abspath $(OUT))/test go test -count=1 -timeout 60m -v ./test/e2e
-	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images go test -count=1 -timeout 30m -run '^TestMachine' ./agent/initramfs
+	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images go test -count=1 -timeout 30m -run '^TestMachine' ./agent/initramfs ./agent/network
 	bin/slipway bake --images $(IMAGES) $$(test ! -f $(OUT)/test/lock.json || echo --lock $(OUT)/test/lock.json) \
 		--role worker --format netboot,disk --out $(OUT)/test/media
 	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/media go test -count=1 -timeout 30m -run '^TestMachineBootsFromADisk$$' ./test/media

@@ -15,7 +15,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,9 +31,6 @@ import (
 	"github.com/slipway-os/slipway/agent/units"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
-
-// networkLimit bounds how long the kernel may need to have the network as the document says.
-const networkLimit = 30 * time.Second
 
 // Run does the steps and watches the node until ctx ends. It tells systemd when the units are started. An error means
 // that a step failed; it was reported, and running again is the remedy.
@@ -48,7 +48,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	go sender.Run(ctx)
-	if err := prepare(ctx, node, log); err != nil {
+	if err := prepare(ctx, node, sender.Server, log); err != nil {
 		sender.Fail(err.Error(), "", nil)
 		flush(sender)
 		return err
@@ -136,14 +136,18 @@ func flush(s *status.Sender) {
 	_ = s.Flush(ctx) // they are sent again when the service starts again
 }
 
-// prepare gives the machine its name and network.
-func prepare(ctx context.Context, node bootspec.Node, log *slog.Logger) error {
+// prepare gives the machine its name and network. A network that loses the boot server is taken back.
+func prepare(ctx context.Context, node bootspec.Node, server string, log *slog.Logger) error {
 	if err := setHostname(node.Name); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, networkLimit)
-	defer cancel()
-	if err := network.Configure(ctx, node.Network, log); err != nil {
+	trial := network.Trial{Log: log, Reach: func(ctx context.Context) error {
+		if !neighbour(node.Network, server) {
+			return errors.New("it is in no network of this node, so it may be lost")
+		}
+		return reach(ctx, server)
+	}}
+	if err := trial.Configure(ctx, node.Network); err != nil {
 		return err
 	}
 	etc, err := os.OpenRoot("/etc")
@@ -152,6 +156,33 @@ func prepare(ctx context.Context, node bootspec.Node, log *slog.Logger) error {
 	}
 	defer etc.Close()
 	return network.WriteResolvConf(etc, node.Network)
+}
+
+// neighbour says whether a server is in a network of the document: then it must be reached.
+func neighbour(n bootspec.Network, server string) bool {
+	u, err := url.Parse(server)
+	if err != nil {
+		return false
+	}
+	host, err := netip.ParseAddr(u.Hostname())
+	return err == nil && slices.ContainsFunc(n.Links, func(l bootspec.Link) bool {
+		return slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Contains(host) })
+	})
+}
+
+// reach asks the boot server, on a connection of its own, for it may be another way now.
+func reach(ctx context.Context, server string) error {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server+bootspec.RouteHealth, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	answer.Body.Close()
+	return nil // whatever it says, it is there
 }
 
 func setHostname(name string) error {

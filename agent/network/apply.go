@@ -81,6 +81,20 @@ func apply(op Op) error {
 	switch op.Verb {
 	case AddVLAN:
 		return addVLAN(op)
+	case AddBond:
+		return addBond(op)
+	case AddBridge:
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = op.Link
+		return addLink(op, &netlink.Bridge{LinkAttrs: attrs}, "bridge")
+	case Remove:
+		return removeLink(op.Link)
+	case Enslave:
+		return enslave(op)
+	case Release:
+		return release(op)
+	case SetRA:
+		return setRA(op)
 	case SetUp:
 		return setUp(op.Link)
 	case AddAddress:
@@ -125,15 +139,7 @@ func addVLAN(op Op) error {
 	if err != nil {
 		return fmt.Errorf("cannot find link %s: %w", op.To, err)
 	}
-	if old, err := netlink.LinkByName(op.Link); err == nil {
-		if err := netlink.LinkDel(old); err != nil {
-			return fmt.Errorf("cannot remove link %s: %w", op.Link, err)
-		}
-	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.ParentIndex = op.Link, parent.Attrs().Index
-	if err := netlink.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: op.Number, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q}); err != nil {
-		return fmt.Errorf("cannot do %q (kernel module 8021q): %w", op, err)
-	}
-	return nil
+	return addLink(op, &netlink.Vlan{LinkAttrs: attrs, VlanId: op.Number, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q}, "8021q")
 }

@@ -16,6 +16,12 @@ type Verb string
 const (
 	Rename        Verb = "rename"
 	AddVLAN       Verb = "add vlan"
+	AddBond       Verb = "add bond"
+	AddBridge     Verb = "add bridge"
+	Remove        Verb = "remove"
+	Enslave       Verb = "make member of"
+	Release       Verb = "release"
+	SetRA         Verb = "set accept_ra"
 	SetMTU        Verb = "set mtu"
 	SetUp         Verb = "set up"
 	AddAddress    Verb = "add address"
@@ -28,8 +34,9 @@ const (
 type Op struct {
 	Verb    Verb
 	Link    string
-	To      string // Rename: the new name; AddVLAN: the parent
-	Number  int    // SetMTU: bytes; AddVLAN: the id
+	To      string // Rename: the new name; AddVLAN: the parent; Enslave: the bond or bridge
+	Number  int    // SetMTU: bytes; AddVLAN: the id; SetRA: accept_ra
+	Bond    BondState
 	Address netip.Prefix
 	Route   RouteState
 }
@@ -41,8 +48,12 @@ func (o Op) String() string {
 		return fmt.Sprintf("%s: rename to %s", o.Link, o.To)
 	case AddVLAN:
 		return fmt.Sprintf("%s: add vlan %d on %s", o.Link, o.Number, o.To)
-	case SetMTU:
-		return fmt.Sprintf("%s: set mtu %d", o.Link, o.Number)
+	case AddBond:
+		return fmt.Sprintf("%s: add bond %v", o.Link, o.Bond)
+	case Enslave:
+		return fmt.Sprintf("%s: make member of %s", o.Link, o.To)
+	case SetMTU, SetRA:
+		return fmt.Sprintf("%s: %s %d", o.Link, o.Verb, o.Number)
 	case AddAddress, RemoveAddress:
 		return fmt.Sprintf("%s: %s %v", o.Link, o.Verb, o.Address)
 	case AddRoute, RemoveRoute:
@@ -63,62 +74,12 @@ func (r RouteState) String() string {
 	return s
 }
 
-// Check compares the document with the machine before anything changes. It tells all that is wrong at once.
-func Check(have []LinkState, want bootspec.Network) error {
-	var faults []string
-	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	names, taken := map[string]bool{}, map[int]string{}
-	for _, w := range want.Links {
-		if !validName(w.Name) {
-			add("link name %q is not 1 to 15 bytes without white space, slash and colon", w.Name)
-		}
-		if names[w.Name] {
-			add("link %s is there twice", w.Name)
-		}
-		names[w.Name] = true
-		if w.DHCP {
-			add("link %s: DHCP in the running system is not supported yet: give it its address", w.Name)
-		}
-		switch w.Kind {
-		case bootspec.KindPhysical:
-			h := find(have, w)
-			switch {
-			case h == nil:
-				add("link %s: no network card matches %s; there are %s", w.Name, describeMatch(w), describeLinks(have))
-			case taken[h.Index] != "":
-				add("link %s and link %s match the same network card %s", taken[h.Index], w.Name, h.MAC)
-			default:
-				taken[h.Index] = w.Name
-			}
-		case bootspec.KindVLAN:
-			if w.VLAN == nil || w.VLAN.ID < 1 || w.VLAN.ID > 4094 {
-				add("link %s: a vlan needs a parent and an id from 1 to 4094", w.Name)
-			} else if !names[w.VLAN.Parent] {
-				add("link %s: its parent %q is not a link before it", w.Name, w.VLAN.Parent)
-			}
-		case bootspec.KindBond, bootspec.KindBridge:
-			add("link %s: kind %s is not supported yet", w.Name, w.Kind)
-		default:
-			add("link %s: unknown kind %q", w.Name, w.Kind)
-		}
-	}
-	if len(faults) > 0 {
-		return fmt.Errorf("network document doesn't fit this machine: %s", strings.Join(faults, "; "))
-	}
-	return nil
-}
-
-// validName is what the kernel takes (dev_valid_name).
-func validName(s string) bool {
-	return len(s) >= 1 && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r")
-}
-
 // find is the link of the machine that a wanted link means, or nil.
 func find(have []LinkState, w bootspec.Link) *LinkState {
 	for i, h := range have {
 		switch w.Kind {
-		case bootspec.KindVLAN:
-			if h.Name == w.Name && h.Kind == bootspec.KindVLAN {
+		case bootspec.KindVLAN, bootspec.KindBond, bootspec.KindBridge:
+			if h.Name == w.Name && h.Kind == w.Kind {
 				return &have[i]
 			}
 		case bootspec.KindPhysical:
@@ -132,73 +93,100 @@ func find(have []LinkState, w bootspec.Link) *LinkState {
 
 func matches(h LinkState, w bootspec.Link) bool {
 	m := w.Match
-	if m == nil || *m == (bootspec.Match{}) {
-		return h.Name == w.Name && h.Kind != bootspec.KindVLAN
+	switch {
+	case h.Kind == bootspec.KindVLAN || h.Kind == bootspec.KindBond || h.Kind == bootspec.KindBridge:
+		return false // it has the MAC address of what it is on
+	case m == nil || *m == (bootspec.Match{}):
+		return h.Name == w.Name
 	}
-	// A VLAN has its parent's MAC address.
-	return h.Kind != bootspec.KindVLAN &&
-		(m.MAC == "" || strings.EqualFold(h.MAC, m.MAC)) &&
-		(m.Driver == "" || h.Driver == m.Driver) &&
-		(m.PCI == "" || h.PCI == m.PCI)
-}
-
-func describeMatch(w bootspec.Link) string {
-	if w.Match == nil || *w.Match == (bootspec.Match{}) {
-		return "name " + w.Name
-	}
-	var words []string
-	for _, f := range [][2]string{{"mac", w.Match.MAC}, {"driver", w.Match.Driver}, {"pci", w.Match.PCI}} {
-		if f[1] != "" {
-			words = append(words, f[0]+" "+f[1])
-		}
-	}
-	return strings.Join(words, ", ")
-}
-
-func describeLinks(have []LinkState) string {
-	var words []string
-	for _, h := range have {
-		if h.Kind == bootspec.KindPhysical || h.Kind == "veth" || h.Kind == "dummy" {
-			words = append(words, fmt.Sprintf("%s (mac %s, driver %s, pci %s)", h.Name, h.MAC, orNone(h.Driver), orNone(h.PCI)))
-		}
-	}
-	if len(words) == 0 {
-		return "none at all"
-	}
-	return strings.Join(words, ", ")
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
+	return (m.MAC == "" || strings.EqualFold(h.MAC, m.MAC)) && (m.Driver == "" || h.Driver == m.Driver) && (m.PCI == "" || h.PCI == m.PCI)
 }
 
 // Diff is what has to be done so that the machine has what the document wants; nothing when it has. The document must
 // have passed Check. New addresses and routes come before old ones go: connections live on.
 func Diff(have []LinkState, want bootspec.Network) []Op {
 	ops := renames(have, want)
+	masters, current := members(want), currentMasters(have, want)
+	fresh := map[string]bool{} // links that this diff makes
 	var adds, removes []Op
 	for _, w := range want.Links {
 		h := find(have, w)
-		if h == nil { // a VLAN that isn't there yet
-			h = &LinkState{}
-			adds = append(adds, Op{Verb: AddVLAN, Link: w.Name, To: w.VLAN.Parent, Number: w.VLAN.ID})
-		} else if v := w.VLAN; v != nil && h.VLAN != v.ID {
-			adds = append(adds, Op{Verb: AddVLAN, Link: w.Name, To: v.Parent, Number: v.ID})
-			h = &LinkState{}
+		if h == nil || !alike(have, *h, w) || w.VLAN != nil && fresh[w.VLAN.Parent] {
+			adds, fresh[w.Name] = append(adds, create(w)), true
+			h = &LinkState{RA: 1}
+		}
+		for _, m := range w.Members {
+			if fresh[w.Name] || current[m] != w.Name {
+				adds = append(adds, Op{Verb: Enslave, Link: m, To: w.Name})
+			}
+		}
+		if masters[w.Name] == "" && current[w.Name] != "" && !fresh[w.Name] {
+			adds = append(adds, Op{Verb: Release, Link: w.Name})
 		}
 		a, r := linkOps(*h, w)
+		if masters[w.Name] != "" { // what it has goes to its master, which comes later
+			a, r = append(r, a...), nil
+		}
 		adds, removes = append(adds, a...), append(removes, r...)
 	}
 	return slices.Concat(ops, adds, removes)
+}
+
+// members is the bond or bridge of each link that shall be a member.
+func members(want bootspec.Network) map[string]string {
+	masters := map[string]string{}
+	for _, w := range want.Links {
+		for _, m := range w.Members {
+			masters[m] = w.Name
+		}
+	}
+	return masters
+}
+
+// currentMasters is the bond or bridge that each of the document's links is a member of now.
+func currentMasters(have []LinkState, want bootspec.Network) map[string]string {
+	names, current := map[int]string{}, map[string]string{}
+	for _, h := range have {
+		names[h.Index] = h.Name
+	}
+	for _, w := range want.Links {
+		if h := find(have, w); h != nil && h.Master != 0 {
+			current[w.Name] = names[h.Master]
+		}
+	}
+	return current
+}
+
+// alike says whether a link can become the wanted one without being made anew.
+func alike(have []LinkState, h LinkState, w bootspec.Link) bool {
+	switch w.Kind {
+	case bootspec.KindVLAN:
+		on := slices.ContainsFunc(have, func(p LinkState) bool { return p.Index == h.Parent && p.Name == w.VLAN.Parent })
+		return on && h.VLAN == w.VLAN.ID
+	case bootspec.KindBond:
+		return h.Bond == wantedBond(*w.Bond)
+	}
+	return true
+}
+
+// create is the op that makes a virtual link.
+func create(w bootspec.Link) Op {
+	switch w.Kind {
+	case bootspec.KindBond:
+		return Op{Verb: AddBond, Link: w.Name, Bond: wantedBond(*w.Bond)}
+	case bootspec.KindBridge:
+		return Op{Verb: AddBridge, Link: w.Name}
+	}
+	return Op{Verb: AddVLAN, Link: w.Name, To: w.VLAN.Parent, Number: w.VLAN.ID}
 }
 
 // linkOps is the changes of one link that has its name already.
 func linkOps(h LinkState, w bootspec.Link) (adds, removes []Op) {
 	if w.MTU != 0 && w.MTU != h.MTU {
 		adds = append(adds, Op{Verb: SetMTU, Link: w.Name, Number: w.MTU})
+	}
+	if ra := wantedRA(w); ra != h.RA {
+		adds = append(adds, Op{Verb: SetRA, Link: w.Name, Number: ra})
 	}
 	if !h.Up {
 		adds = append(adds, Op{Verb: SetUp, Link: w.Name})

@@ -58,6 +58,7 @@ eth0: remove address 10.1.0.100/24
 			[]LinkState{card(2, "eth0", "52:54:00:00:00:11")}, []bootspec.Link{physical("eth0", "52:54:00:00:00:11"), vlan}, `
 eth0.101: add vlan 101 on eth0
 eth0.101: set mtu 1450
+eth0.101: set accept_ra 0
 eth0.101: set up
 eth0.101: add address 172.16.1.11/24
 `},
@@ -110,7 +111,7 @@ func TestCheckTellsAllFaults(t *testing.T) {
 	}})
 	for _, want := range []string{
 		"no network card matches mac 52:54:00:00:00:77; there are eth0 (mac 52:54:00:00:00:11, driver virtio_net, pci 0000:00:02.0), eth1 (mac 52:54:00:00:00:12",
-		"DHCP in the running system is not supported", "link lan is there twice", "match the same network card", "kind bond is not supported yet",
+		"DHCP in the running system is not supported", "link lan is there twice", "match the same network card", "link bond0: a bond needs a mode",
 		`parent "nonesuch" is not a link before it`, "id from 1 to 4094", "1 to 15 bytes", `unknown kind "token ring"`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

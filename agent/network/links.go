@@ -26,7 +26,7 @@ import (
 type LinkState struct {
 	Index     int
 	Name      string
-	Kind      string // physical, vlan, or the kernel's name for another kind (veth, bridge, dummy)
+	Kind      string // physical, vlan, bond, bridge, or the kernel's name for another kind (veth, dummy)
 	MAC       string // lower case with colons, permanent if the kernel knows it
 	Driver    string // virtio_net
 	PCI       string // 0000:00:03.0, of the device or its parent
@@ -35,6 +35,9 @@ type LinkState struct {
 	MTU       int
 	Parent    int // index of a VLAN's parent
 	VLAN      int // id of a VLAN
+	Master    int // index of the bond or bridge that it is a member of
+	Bond      BondState
+	RA        int // what it does with router advertisements (accept_ra)
 	Addresses []netip.Prefix
 	Routes    []RouteState
 }
@@ -84,9 +87,16 @@ func describe(l netlink.Link) LinkState {
 	if len(a.PermHWAddr) > 0 {
 		s.MAC = strings.ToLower(a.PermHWAddr.String())
 	}
-	if v, ok := l.(*netlink.Vlan); ok {
-		s.Parent, s.VLAN = a.ParentIndex, v.VlanId
+	if slave, ok := a.Slave.(*netlink.BondSlave); ok && len(slave.PermHardwareAddr) > 0 {
+		s.MAC = strings.ToLower(slave.PermHardwareAddr.String()) // the others have the bond's
 	}
+	switch l := l.(type) {
+	case *netlink.Vlan:
+		s.Parent, s.VLAN = a.ParentIndex, l.VlanId
+	case *netlink.Bond:
+		s.Bond = readBond(l)
+	}
+	s.Master, s.RA = a.MasterIndex, readRA(a.Name)
 	device := filepath.Join("/sys/class/net", a.Name, "device")
 	if _, err := os.Stat(device); err == nil && s.Kind == "device" {
 		s.Kind = "physical"

@@ -34,6 +34,9 @@ const inside = "SLIPWAY_TEST_NAMESPACE"
 
 // TestMain runs the tests in a process with a network namespace of its own: the code under test uses many threads.
 func TestMain(m *testing.M) {
+	if os.Getpid() == 1 {
+		asInit()
+	}
 	worker := slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzzworker") })
 	if os.Getuid() != 0 || os.Getenv(inside) != "" || worker {
 		os.Exit(m.Run())
@@ -123,6 +126,17 @@ func configure(t *testing.T, links ...bootspec.Link) error {
 	return Configure(ctx, bootspec.Network{Links: links}, quiet())
 }
 
+// supported skips where this machine's kernel lacks a kind of link; TestMachineNetwork runs the same test where it doesn't.
+func supported(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skipf("this kernel can't: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestConfigureTakesTheBootAddressOver(t *testing.T) {
 	machine(t)
 	boot := Lease{Link: "eth0", Address: netip.MustParsePrefix("10.1.0.100/24"), Router: netip.MustParseAddr("10.1.0.1")}
@@ -161,13 +175,7 @@ func TestConfigureRenames(t *testing.T) {
 func TestConfigureVLAN(t *testing.T) {
 	machine(t)
 	vlan := bootspec.Link{Name: "pods", Kind: "vlan", VLAN: &bootspec.VLAN{Parent: "eth0", ID: 101}, Addresses: prefixes("172.16.1.11/24")}
-	err := configure(t, physical("eth0", "52:54:00:00:00:10"), vlan)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		t.Skip("this kernel has no VLANs (module 8021q)")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	supported(t, configure(t, physical("eth0", "52:54:00:00:00:10"), vlan))
 	vlan.VLAN.ID = 102
 	if err := configure(t, physical("eth0", "52:54:00:00:00:10"), vlan); err != nil {
 		t.Fatal(err)

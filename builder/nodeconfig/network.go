@@ -8,14 +8,15 @@ import (
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
-// Network is a node's network document. Physical links come first, so that what a VLAN is on exists before it.
+// Network is a node's network document. What a link is on or made of comes before it.
 func Network(c *cluster.Cluster, n *cluster.Node) bootspec.Network {
 	b := &linkBuilder{cluster: c, routed: map[string]bool{}}
 	for _, l := range n.Links {
 		b.add(l)
 	}
-	b.fit()
-	network := bootspec.Network{Links: append(b.physical, b.virtual...), DNS: slices.Clone(c.DNS)}
+	links := arrange(b.links)
+	fit(links)
+	network := bootspec.Network{Links: links, DNS: slices.Clone(c.DNS)}
 	for _, l := range n.Links {
 		network.DNS = appendNew(network.DNS, c.Networks[l.Network].DNS)
 		network.Domains = appendNew(network.Domains, c.Networks[l.Network].Domains)
@@ -34,39 +35,80 @@ func appendNew[T comparable](list, more []T) []T {
 
 // linkBuilder turns the document's links into kernel links.
 type linkBuilder struct {
-	cluster           *cluster.Cluster
-	physical, virtual []bootspec.Link
-	routed            map[string]bool // networks whose gateway has its route already
+	cluster *cluster.Cluster
+	links   []bootspec.Link
+	routed  map[string]bool // networks whose routes a link has already
 }
 
 func (b *linkBuilder) add(l cluster.Link) {
 	network := b.cluster.Networks[l.Network]
-	link := bootspec.Link{Name: l.Name, Kind: l.Kind, Network: l.Network, MTU: l.MTU, DHCP: l.DHCP}
+	link := bootspec.Link{Name: l.Name, Kind: l.Kind, Network: l.Network, MTU: l.MTU, DHCP: l.DHCP, SLAAC: l.SLAAC, Members: l.Members}
 	if l.Address.IsValid() {
-		link.Addresses = []netip.Prefix{netip.PrefixFrom(l.Address, network.CIDR.Bits())}
+		link.Addresses = append(link.Addresses, netip.PrefixFrom(l.Address, network.CIDR.Bits()))
+	}
+	if l.Address6.IsValid() {
+		link.Addresses = append(link.Addresses, netip.PrefixFrom(l.Address6, network.CIDR6.Bits()))
+	}
+	if len(link.Addresses) > 0 {
 		link.Routes = b.routes(l.Network, network)
 	}
-	switch {
-	case l.Kind == bootspec.KindVLAN:
+	switch l.Kind {
+	case bootspec.KindVLAN:
 		link.VLAN = &bootspec.VLAN{Parent: l.Parent, ID: l.VLAN}
-		b.virtual = append(b.virtual, link)
-	case network.VLAN != 0 && !l.Untagged:
-		b.physical = append(b.physical, bootspec.Link{Name: l.Name, Kind: bootspec.KindPhysical, Match: match(l), MTU: l.MTU})
-		link.Name, link.Kind = cluster.VLANName(l.Name, network.VLAN), bootspec.KindVLAN
-		link.VLAN = &bootspec.VLAN{Parent: l.Name, ID: network.VLAN}
-		b.virtual = append(b.virtual, link)
-	default:
-		link.Match = match(l)
-		b.physical = append(b.physical, link)
+	case bootspec.KindPhysical:
+		link.Match = &bootspec.Match{MAC: string(l.MAC), Driver: l.Driver, PCI: l.PCI}
+	case bootspec.KindBond:
+		link.Bond = &bootspec.Bond{Mode: l.Bond.Mode, MIIMon: l.Bond.MIIMon, LACP: l.Bond.LACP, Hash: l.Bond.Hash}
 	}
+	tagged := l.Kind == bootspec.KindPhysical || l.Kind == bootspec.KindBond
+	if tagged && network.VLAN != 0 && !l.Untagged {
+		b.links = append(b.links, bootspec.Link{Name: l.Name, Kind: l.Kind, Match: link.Match, MTU: l.MTU, Members: l.Members, Bond: link.Bond})
+		link.Name, link.Kind = cluster.VLANName(l.Name, network.VLAN), bootspec.KindVLAN
+		link.Match, link.Members, link.Bond = nil, nil, nil
+		link.VLAN = &bootspec.VLAN{Parent: l.Name, ID: network.VLAN}
+	}
+	b.links = append(b.links, link)
 }
 
-func match(l cluster.Link) *bootspec.Match { return &bootspec.Match{MAC: string(l.MAC)} }
+// arrange puts network cards first, then each link after those it is on or made of, else as they came.
+func arrange(links []bootspec.Link) []bootspec.Link {
+	var sorted []bootspec.Link
+	placed := map[string]bool{}
+	var place func(l bootspec.Link)
+	place = func(l bootspec.Link) {
+		if placed[l.Name] {
+			return
+		}
+		placed[l.Name] = true
+		for _, under := range links {
+			if slices.Contains(below(l), under.Name) {
+				place(under)
+			}
+		}
+		sorted = append(sorted, l)
+	}
+	for _, physical := range []bool{true, false} {
+		for _, l := range links {
+			if (l.Kind == bootspec.KindPhysical) == physical {
+				place(l)
+			}
+		}
+	}
+	return sorted
+}
 
-// routes are the default route through a network's gateway, once for each network. An external network is preferred to
-// the management network, and that to others.
+// below is the names of what a link is on or made of.
+func below(l bootspec.Link) []string {
+	if l.VLAN != nil {
+		return []string{l.VLAN.Parent}
+	}
+	return l.Members
+}
+
+// routes are the ways through a network, once for each network: its own routes, and the default ones through its gateways.
+// An external network is preferred to the management network, and that to others.
 func (b *linkBuilder) routes(name string, network cluster.Network) []bootspec.Route {
-	if !network.Gateway.IsValid() || b.routed[name] {
+	if b.routed[name] {
 		return nil
 	}
 	b.routed[name] = true
@@ -77,20 +119,35 @@ func (b *linkBuilder) routes(name string, network cluster.Network) []bootspec.Ro
 	case name == b.cluster.Management():
 		metric = 200
 	}
-	everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	return []bootspec.Route{{To: everywhere, Via: network.Gateway, Metric: metric}}
+	var routes []bootspec.Route
+	if network.Gateway.IsValid() {
+		routes = append(routes, bootspec.Route{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: network.Gateway, Metric: metric})
+	}
+	if network.Gateway6.IsValid() {
+		routes = append(routes, bootspec.Route{To: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Via: network.Gateway6, Metric: metric})
+	}
+	for _, r := range network.Routes {
+		routes = append(routes, bootspec.Route{To: r.To, Via: r.Via, Metric: r.Metric})
+	}
+	return routes
 }
 
 // ethernetMTU is what a link has that nobody has changed, in bytes (IEEE 802.3).
 const ethernetMTU = 1500
 
-// fit makes links carry what the VLANs on them need: a VLAN's MTU can't be over that of its parent.
-func (b *linkBuilder) fit() {
-	for _, v := range b.virtual {
-		for i := range b.physical {
-			p := &b.physical[i]
-			if p.Name == v.VLAN.Parent && v.MTU > max(p.MTU, ethernetMTU) {
-				p.MTU = v.MTU
+// fit makes links carry what is on them: a VLAN's or a bridge's MTU can't be over that of what is below, and a bond's
+// members have its own.
+func fit(links []bootspec.Link) {
+	for _, upper := range slices.Backward(links) {
+		for i := range links {
+			l := &links[i]
+			if !slices.Contains(below(upper), l.Name) {
+				continue
+			}
+			if upper.Kind == bootspec.KindBond {
+				l.MTU = upper.MTU
+			} else if upper.MTU > max(l.MTU, ethernetMTU) {
+				l.MTU = upper.MTU
 			}
 		}
 	}

@@ -323,6 +323,33 @@ dns [10.1.0.2 10.1.0.3] domains [example.com]`
 	compare(t, "links", strings.Join(lines, "\n"), want)
 }
 
+// TestNetworkOfBonds has the kernel links of a node whose networks are all on one bond, and of one with a bridge and IPv6.
+func TestNetworkOfBonds(t *testing.T) {
+	doc := strings.Replace(rich, "mgmt: {cidr: 10.1.0.0/24, gateway: 10.1.0.1,", "mgmt: {cidr: 10.1.0.0/24, vlan: 102, gateway: 10.1.0.1, cidr6: \"2001:db8::/64\", gateway6: fe80::1, routes: [{to: 10.8.0.0/16, via: 10.1.0.2, metric: 50}],", 1)
+	head, _, _ := strings.Cut(doc, "    links:\n")
+	c := parse(t, head+`    match: {mac: "52:54:00:00:01:11"}
+    links:
+      - {name: pods, parent: bond0, network: pods, address: 172.16.1.11}
+      - {name: bond0, members: [lan0, lan1], bond: {mode: 802.3ad, lacp: fast, hash: layer2+3}, network: mgmt, address: 10.1.0.11, address6: "2001:db8::11"}
+      - {name: br0, kind: bridge, members: [lan2], slaac: true, mtu: 2000}
+      - {name: lan0, driver: igb, pci: "0000:01:00.0"}
+      - {name: lan1, mac: "52:54:00:00:00:12"}
+      - {name: lan2, mac: "52:54:00:00:00:13"}
+`)
+	data, err := json.Marshal(nodeconfig.Network(c, &c.Nodes[0]).Links)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"name":"lan0","kind":"physical","match":{"driver":"igb","pci":"0000:01:00.0"},"mtu":9000}
+{"name":"lan1","kind":"physical","match":{"mac":"52:54:00:00:00:12"},"mtu":9000}
+{"name":"lan2","kind":"physical","match":{"mac":"52:54:00:00:00:13"},"mtu":2000}
+{"name":"bond0","kind":"bond","mtu":9000,"members":["lan0","lan1"],"bond":{"mode":"802.3ad","lacp":"fast","hash":"layer2+3"}}
+{"name":"pods","kind":"vlan","network":"pods","mtu":9000,"addresses":["172.16.1.11/24"],"vlan":{"parent":"bond0","id":101}}
+{"name":"bond0.102","kind":"vlan","network":"mgmt","addresses":["10.1.0.11/24","2001:db8::11/64"],"routes":[{"to":"0.0.0.0/0","via":"10.1.0.1","metric":200},{"to":"::/0","via":"fe80::1","metric":200},{"to":"10.8.0.0/16","via":"10.1.0.2","metric":50}],"vlan":{"parent":"bond0","id":102}}
+{"name":"br0","kind":"bridge","mtu":2000,"slaac":true,"members":["lan2"]}`
+	compare(t, "links", strings.ReplaceAll(strings.Trim(string(data), "[]"), "},{\"name", "}\n{\"name"), want)
+}
+
 // TestChoices has what the document's other fields change.
 func TestChoices(t *testing.T) {
 	c := parse(t, rich)

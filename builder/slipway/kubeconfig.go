@@ -47,23 +47,27 @@ func kubeconfig(a *app, flags *clusterFlags, d *clusterDocument) ([]byte, error)
 	return id.AdminKubeconfig(d.Cluster, a.pki())
 }
 
-// writeKubeconfig replaces the file whole: beside, synced, renamed.
 func writeKubeconfig(a *app, flags *clusterFlags, d *clusterDocument, file string) error {
 	text, err := kubeconfig(a, flags, d)
 	if err != nil {
 		return err
 	}
-	beside, err := os.CreateTemp(filepath.Dir(file), ".kubeconfig-*") // 0600
-	if err != nil {
-		return fmt.Errorf("cannot write kubeconfig: %w", err)
-	}
-	defer os.Remove(beside.Name())
-	_, err = beside.Write(text)
-	if err := errors.Join(err, beside.Sync(), beside.Close()); err != nil {
-		return fmt.Errorf("cannot write kubeconfig: %w", err)
-	}
-	if err := os.Rename(beside.Name(), file); err != nil {
+	if err := replaceFile(file, 0o600, text); err != nil {
 		return fmt.Errorf("cannot write kubeconfig: %w", err)
 	}
 	return nil
+}
+
+// replaceFile writes a file whole or not at all: beside, synced, renamed.
+func replaceFile(file string, mode os.FileMode, data []byte) error {
+	beside, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(beside.Name())
+	_, err = beside.Write(data)
+	if err := errors.Join(err, beside.Chmod(mode), beside.Sync(), beside.Close()); err != nil {
+		return err
+	}
+	return os.Rename(beside.Name(), file)
 }

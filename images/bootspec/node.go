@@ -99,10 +99,11 @@ type Link struct {
 	Match     *Match         `json:"match,omitempty"`
 	MTU       int            `json:"mtu,omitempty"` // bytes, 0: leave as it is
 	DHCP      bool           `json:"dhcp,omitempty"`
+	SLAAC     bool           `json:"slaac,omitempty"` // IPv6 addresses and routes from router advertisements (RFC 4862)
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Routes    []Route        `json:"routes,omitempty"`
 	VLAN      *VLAN          `json:"vlan,omitempty"`
-	Members   []string       `json:"members,omitempty"` // of a bond or bridge
+	Members   []string       `json:"members,omitempty"` // of a bond or bridge; links before it
 	Bond      *Bond          `json:"bond,omitempty"`
 }
 
@@ -119,12 +120,25 @@ type VLAN struct {
 	ID     int    `json:"id"` // 1..4094
 }
 
-// Bond is a link aggregation.
+// Bond is a link aggregation, with the words of Documentation/networking/bonding.rst.
 type Bond struct {
-	Mode   string `json:"mode"`             // active-backup, 802.3ad, balance-xor...
-	MIIMon int    `json:"miimon,omitempty"` // milliseconds
-	LACP   string `json:"lacp,omitempty"`   // slow, fast
+	Mode   string `json:"mode"`             // one of BondModes
+	MIIMon int    `json:"miimon,omitempty"` // milliseconds between looks at the members' carrier; 0: 100
+	LACP   string `json:"lacp,omitempty"`   // 802.3ad: slow (default), fast
+	Hash   string `json:"hash,omitempty"`   // 802.3ad, balance-xor: one of BondHashes; default layer3+4
 }
+
+// BondModes are the modes of bonds, BondHashes the policies that choose a member for a packet.
+var (
+	BondModes  = []string{"active-backup", "802.3ad", "balance-xor", "balance-rr", "balance-tlb", "balance-alb", "broadcast"}
+	BondHashes = []string{"layer2", "layer2+3", "layer3+4", "encap2+3", "encap3+4", "vlan+srcmac"}
+)
+
+// BondLACP is the mode that negotiates with the switch (IEEE 802.1AX).
+const BondLACP = "802.3ad"
+
+// Hashes says whether the mode has a hash policy.
+func (b Bond) Hashes() bool { return b.Mode == BondLACP || b.Mode == "balance-xor" }
 
 // Route is a route through its link. A zero Via is a route on link.
 type Route struct {

@@ -11,6 +11,7 @@ package cluster
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // Version and Kind are what a cluster document says about itself.
@@ -104,6 +105,18 @@ type Network struct {
 	DNS     []netip.Addr `yaml:"dns"`
 	Domains []string     `yaml:"domains"` // search domains
 	Role    string       `yaml:"role"`    // default: the network's name if it is a role's
+	// Pool is where nodes' addresses come from that the document doesn't say: `slipway net assign` gives each one of its own.
+	Pool     Range        `yaml:"pool"`
+	CIDR6    netip.Prefix `yaml:"cidr6"`
+	Gateway6 netip.Addr   `yaml:"gateway6"` // may be link-local
+	Routes   []Route      `yaml:"routes"`
+}
+
+// Route leads to more through a network.
+type Route struct {
+	To     netip.Prefix `yaml:"to"`
+	Via    netip.Addr   `yaml:"via"`    // in the network
+	Metric int          `yaml:"metric"` // 0: the kernel's default
 }
 
 // Node is one machine and what it becomes.
@@ -126,21 +139,26 @@ type Match struct {
 	Serial string `yaml:"serial"` // SMBIOS system serial number, checked besides the MAC address
 }
 
-// Link is a network interface of a node: a physical one (mac), or a VLAN on another (parent). A physical link on a
-// network with a VLAN tag stands for two kernel links, itself and NAME.TAG with the addresses, unless it is untagged.
+// Link is a network interface of a node: a physical one (mac, driver, pci), a VLAN on another (parent), a bond or a bridge
+// of others (members). A physical link or a bond on a network with a VLAN tag stands for two kernel links, itself and
+// NAME.TAG with the addresses, unless it is untagged.
 type Link struct {
 	Name     string     `yaml:"name"`     // 1..15 bytes
-	Kind     string     `yaml:"kind"`     // default by the other fields: physical or vlan
-	MAC      MAC        `yaml:"mac"`      // physical
+	Kind     string     `yaml:"kind"`     // default by the other fields: physical, vlan, bond; a bridge says so
+	MAC      MAC        `yaml:"mac"`      // physical: its MAC address, driver and place must be as far as they are given
+	Driver   string     `yaml:"driver"`   // physical: virtio_net
+	PCI      string     `yaml:"pci"`      // physical: 0000:00:03.0
 	Parent   string     `yaml:"parent"`   // vlan: name of the link it is on
 	VLAN     int        `yaml:"vlan"`     // vlan: the tag; default: that of its network
-	Untagged bool       `yaml:"untagged"` // physical: the switch takes the network's tag off
+	Untagged bool       `yaml:"untagged"` // physical, bond: the switch takes the network's tag off
 	Network  string     `yaml:"network"`  // may be empty for a link that only carries others
-	Address  netip.Addr `yaml:"address"`
+	Address  netip.Addr `yaml:"address"`  // default: one of its network's pool
+	Address6 netip.Addr `yaml:"address6"` // in the network's cidr6
+	SLAAC    bool       `yaml:"slaac"`    // IPv6 addresses and routes as routers advertise them
 	DHCP     bool       `yaml:"dhcp"`
 	MTU      int        `yaml:"mtu"`     // bytes; default: that of its network
-	Members  []string   `yaml:"members"` // bond, bridge: refused for now
-	Bond     *Bond      `yaml:"bond"`    // bond: refused for now
+	Members  []string   `yaml:"members"` // bond, bridge: names of links
+	Bond     *Bond      `yaml:"bond"`
 }
 
 // Bond is a link aggregation, as in bootspec.Bond.
@@ -148,6 +166,7 @@ type Bond struct {
 	Mode   string `yaml:"mode"`
 	MIIMon int    `yaml:"miimon"` // milliseconds
 	LACP   string `yaml:"lacp"`
+	Hash   string `yaml:"hash"`
 }
 
 // Management is the name of the management network.
@@ -269,21 +288,24 @@ func (c *Cluster) BootMAC(n *Node) MAC {
 	return ""
 }
 
-// physical is the link that carries link i, itself when it is physical.
+// physical is the link that carries link i, itself when it is physical; of a bond's or a bridge's the first member.
 func (n *Node) physical(i int) Link {
 	l := n.Links[i]
 	for range n.Links {
-		if l.Parent == "" {
-			break
+		under := l.Parent
+		if len(l.Members) > 0 {
+			under = l.Members[0]
 		}
-		for _, p := range n.Links {
-			if p.Name == l.Parent {
-				l = p
-				break
-			}
+		if j := n.link(under); j >= 0 {
+			l = n.Links[j]
 		}
 	}
 	return l
+}
+
+// link is the index of the link with that name, or -1.
+func (n *Node) link(name string) int {
+	return slices.IndexFunc(n.Links, func(l Link) bool { return l.Name == name })
 }
 
 // Endpoint is how clients reach the API: host and port.

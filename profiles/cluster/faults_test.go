@@ -131,11 +131,11 @@ var faults = []fault{
 	{"VLAN without tag", `mac: "52:54:00:00:01:21", network`, "parent: eth0, network",
 		`lab.yaml:31:9: nodes[1].links[1].vlan: the VLAN has no tag (set it here or on the network)`},
 	{"VLAN without parent", `mac: "52:54:00:00:01:21", network`, "kind: vlan, vlan: 7, network",
-		`lab.yaml:31:9: nodes[1].links[1].parent: is missing (name the physical link it is on)`},
+		`lab.yaml:31:9: nodes[1].links[1].parent: is missing (name the link it is on)`},
 	{"VLAN on a link that isn't there", `mac: "52:54:00:00:01:21", network`, "parent: eth9, vlan: 7, network",
 		`lab.yaml:31:30: nodes[1].links[1].parent: worker-1 has no link "eth9"`},
 	{"VLAN with a MAC", `{name: eth1, mac: "52:54:00:00:01:21"`, `{name: eth0.7, parent: eth0, vlan: 7, mac: "52:54:00:00:01:21"`,
-		`lab.yaml:31:52: nodes[1].links[1].mac: a VLAN link has no MAC address of its own (remove it: a VLAN has its parent's)`},
+		`lab.yaml:31:52: nodes[1].links[1].mac: a vlan link has no mac (remove it, or change kind: a physical link has one; others take that of what they are on)`},
 	{"link's name too long", `{name: eth1, mac: "52:54:00:00:01:21"`, `{name: enp0s31f6container, mac: "52:54:00:00:01:21"`,
 		`lab.yaml:31:16: nodes[1].links[1].name: "enp0s31f6container" is over the kernel's limit of 15 bytes for a link's name (use 1 to 15 of letters, digits, . _ and -, like eth0)`},
 	{"link's name", `{name: eth1, mac: "52:54:00:00:01:21"`, `{name: eth/1, mac: "52:54:00:00:01:21"`,
@@ -143,15 +143,40 @@ var faults = []fault{
 	{"two links of one name", `{name: eth1, mac: "52:54:00:00:01:21"`, `{name: eth0, mac: "52:54:00:00:01:21"`,
 		`lab.yaml:31:16: nodes[1].links[1].name: name eth0 is also that of nodes[1].links[0].name in line 30 (each needs its own)`},
 	{"physical link without MAC", `{name: eth1, mac: "52:54:00:00:01:21"`, "{name: eth1",
-		`lab.yaml:31:9: nodes[1].links[1].mac: is missing (a physical link is found by its MAC address; a VLAN has parent:)`},
+		`lab.yaml:31:9: nodes[1].links[1].mac: is missing (a physical link is found by mac, driver or pci; a VLAN has parent:, a bond bond: and members:)`},
 	{"MTU", "network: container, address: 172.16.1.21", "network: container, address: 172.16.1.21, mtu: 100",
 		`lab.yaml:31:95: nodes[1].links[1].mtu: 100 is no usable MTU (use 576 to 9216 bytes, and what the switches carry)`},
 	{"DHCP and address", "network: container, address: 172.16.1.21", "network: container, address: 172.16.1.21, dhcp: true",
 		`lab.yaml:31:96: nodes[1].links[1].dhcp: the link has an address already (remove one of them)`},
 	{"bond", `{name: eth1, mac: "52:54:00:00:01:21", network: container, address: 172.16.1.21}`, "{name: bond0, kind: bond, members: [eth1], network: container, address: 172.16.1.21}",
-		`lab.yaml:31:29: nodes[1].links[1].kind: a bond is not supported yet (use a physical or a VLAN link)`},
+		"lab.yaml:31:9: nodes[1].links[1].bond: is missing (write it like bond: {mode: 802.3ad})\nlab.yaml:31:45: nodes[1].links[1].members[0]: worker-1 has no link \"eth1\""},
+	{"bond's options", `{name: eth1, mac: "52:54:00:00:01:21", network: container, address: 172.16.1.21}`, `{name: eth1, mac: "52:54:00:00:01:21"}
+      - {name: bond0, members: [eth1, eth1], bond: {mode: active-backup, lacp: fast, hash: layer2}, network: container, address: 172.16.1.21}`,
+		`lab.yaml:32:39: nodes[1].links[2].members[1]: member eth1 is also that of nodes[1].links[2].members[0] in line 32 (each needs its own)
+lab.yaml:32:80: nodes[1].links[2].bond.lacp: mode active-backup negotiates nothing (remove it, or use mode: 802.3ad)
+lab.yaml:32:92: nodes[1].links[2].bond.hash: mode active-backup has no hash policy (remove it)`},
+	{"bond of what has an address", `{name: eth1, mac: "52:54:00:00:01:21", network: container, address: 172.16.1.21}`, `{name: bond0, members: [eth0], bond: {mode: lacp}, network: container, address: 172.16.1.21}`,
+		`lab.yaml:31:33: nodes[1].links[1].members[0]: eth0 has a network or addresses of its own (give network and addresses to bond0)
+lab.yaml:31:53: nodes[1].links[1].bond.mode: unknown mode of a bond "lacp" (one of: 802.3ad, active-backup, balance-alb, balance-rr, balance-tlb, balance-xor, broadcast)`},
+	{"bridges in a circle", `{name: eth1, mac: "52:54:00:00:01:21", network: container, address: 172.16.1.21}`, `{name: v0, parent: br0, vlan: 7}
+      - {name: br0, kind: bridge, members: [v0], network: container, address: 172.16.1.21}`,
+		`lab.yaml:31:9: nodes[1].links[1]: v0 is on itself (parents and members must end at physical links)`},
+	{"physical link with a bond's fields", "network: container, address: 172.16.1.21", "network: container, address: 172.16.1.21, bond: {mode: 802.3ad}, kind: physical, pci: 3",
+		`lab.yaml:31:96: nodes[1].links[1].bond: a physical link has no bond (remove it, or change kind: only a bond has options of one)
+lab.yaml:31:134: nodes[1].links[1].pci: is the number 3, not text (put it in quotes: "3")`},
+	{"IPv6 without a network of it", "network: container, address: 172.16.1.21", "network: container, address: 172.16.1.21, address6: 2001:db8::21", `lab.yaml:31:100: nodes[1].links[1].address6: the link's network has no IPv6 (set cidr6 on its network)`},
+	{"IPv6 elsewhere", "container: {cidr: 172.16.1.0/24}", `container: {cidr: 172.16.1.0/24, cidr6: "2001:db8::1/64", gateway6: "2001:db9::1"}`, `lab.yaml:17:43: networks.container.cidr6: 2001:db8::1/64 has bits set beyond its length (write 2001:db8::/64)`},
+	{"routes", "container: {cidr: 172.16.1.0/24}", `container: {cidr: 172.16.1.0/24, routes: [{to: 10.8.0.1/16, via: 172.16.2.1}, {to: 0.0.0.0/0, via: 172.16.1.1}, {to: "2001:db8::/32", via: 172.16.1.1, metric: -1}]}`, `lab.yaml:17:50: networks.container.routes[0].to: 10.8.0.1/16 has bits set beyond its length (write 10.8.0.0/16)
+lab.yaml:17:68: networks.container.routes[0].via: 172.16.2.1 is not in 172.16.1.0/24 (use a router in the network)
+lab.yaml:17:86: networks.container.routes[1].to: the default route is the gateway's (set gateway or gateway6)
+lab.yaml:17:142: networks.container.routes[2].via: 172.16.1.1 can't lead to 2001:db8::/32 (use an address of the same kind)
+lab.yaml:17:162: networks.container.routes[2].metric: -1 is not from 0 to 1048576 (less is preferred; gateways have 100 to 300)`},
+	{"pool with the gateway", "gateway: 10.1.0.1}", "gateway: 10.1.0.1, pool: 10.1.0.1-10.1.0.120}", `lab.yaml:16:54: networks.mgmt.pool: the pool 10.1.0.1-10.1.0.120 contains the gateway 10.1.0.1 (end the pool before it, or begin it after it)
+lab.yaml:16:54: networks.mgmt.pool: the pool 10.1.0.1-10.1.0.120 contains the boot server 10.1.0.1 (end the pool before it, or begin it after it)
+lab.yaml:16:54: networks.mgmt.pool: it overlaps provisioning.pool 10.1.0.100-10.1.0.199 (keep them apart: provisioning.pool is for machines that are not in the document)`},
+	{"link without address, and no pool", "network: container, address: 172.16.1.21", "network: container", `lab.yaml:26:5: nodes[1]: worker-1 has no address on the container network container (add a link with network: container and an address)`},
 	{"kind of link", `{name: eth1, mac: "52:54:00:00:01:21"`, `{name: eth1, kind: wifi, mac: "52:54:00:00:01:21"`,
-		`lab.yaml:31:28: nodes[1].links[1].kind: unknown kind of link "wifi" (one of: physical, vlan)`},
+		`lab.yaml:31:28: nodes[1].links[1].kind: unknown kind of link "wifi" (one of: bond, bridge, physical, vlan)`},
 	{"UUID", `match: {mac: "52:54:00:00:00:21"}`, `match: {mac: "52:54:00:00:00:21", uuid: 12}`,
 		`lab.yaml:28:45: nodes[1].match.uuid: is the number 12, not text (put it in quotes: "12")`},
 	{"gateway", "gateway: 10.1.0.1}", "gateway: 10.2.0.1}",

@@ -19,16 +19,29 @@ import (
 const MaxSnippet = 1 << 20
 
 // Parse reads a cluster document, sets its defaults and checks it; name is for messages. The error is
-// document.Faults: all that is wrong. A document that names Ignition files needs ParseFile.
-func Parse(name string, data []byte) (*Cluster, error) { return parse(name, data, nil) }
+// document.Faults: all that is wrong. A document that names Ignition files, or leaves addresses to pools, needs ParseFile.
+func Parse(name string, data []byte) (*Cluster, error) { return parse(name, data, nil, &pools{}) }
 
-// ParseFile reads a cluster document and the Ignition files it names. A path of "-" is not special.
+// ParseFile reads a cluster document, the Ignition files it names and its record of addresses (see Assign). A path of "-"
+// is not special.
 func ParseFile(path string) (*Cluster, error) {
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read cluster document: %w", err)
 	}
 	defer root.Close()
+	data, err := readDocument(path)
+	if err != nil {
+		return nil, err
+	}
+	record, err := readAddresses(root.FS(), filepath.Base(path)+AddressesExt)
+	if err != nil {
+		return nil, err
+	}
+	return parse(path, data, root.FS(), &pools{record: record})
+}
+
+func readDocument(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read cluster document: %w", err)
@@ -38,10 +51,10 @@ func ParseFile(path string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read cluster document: %w", err)
 	}
-	return parse(path, data, root.FS())
+	return data, nil
 }
 
-func parse(name string, data []byte, files fs.FS) (*Cluster, error) {
+func parse(name string, data []byte, files fs.FS, p *pools) (*Cluster, error) {
 	c := &Cluster{}
 	source, err := document.Decode(name, data, c)
 	k := &check{source: source}
@@ -50,6 +63,8 @@ func parse(name string, data []byte, files fs.FS) (*Cluster, error) {
 		return nil, k.faults.Err()
 	}
 	c.setDefaults(source)
+	p.assign(c)
+	k.unassigned(c, p)
 	k.cluster(c)
 	k.snippets(c, files)
 	if err := document.Join(err, k.faults); err != nil {
@@ -99,8 +114,11 @@ func (c *Cluster) setDefaults(source *document.Source) {
 func (l *Link) setDefaults(networks map[string]Network) {
 	if l.Kind == "" {
 		l.Kind = bootspec.KindPhysical
-		if l.Parent != "" {
+		switch {
+		case l.Parent != "":
 			l.Kind = bootspec.KindVLAN
+		case l.Bond != nil:
+			l.Kind = bootspec.KindBond
 		}
 	}
 	if l.Kind == bootspec.KindVLAN && l.VLAN == 0 {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/document"
 )
 
@@ -24,6 +23,8 @@ func (k *check) networks(c *Cluster) {
 		}
 		k.vlan(path+".vlan", n.VLAN)
 		k.mtu(path+".mtu", n.MTU)
+		k.network6(n, path)
+		k.networkPool(c, name, path)
 		for i, a := range n.DNS {
 			k.address(document.Index(path+".dns", i), a)
 		}
@@ -108,109 +109,6 @@ func (k *check) match(n *Node, path string, macs, uuids taken) {
 	k.unique(uuids, "UUID", strings.ToLower(n.Match.UUID), path+".match.uuid")
 	if mac := n.Match.MAC; mac != "" && !slices.ContainsFunc(n.Links, func(l Link) bool { return l.MAC == mac }) {
 		k.unique(macs, "MAC address", string(mac), path+".match.mac")
-	}
-}
-
-func (k *check) links(c *Cluster, n *Node, path string, macs, addresses taken) {
-	names := taken{}
-	for i, l := range n.Links {
-		at := document.Index(path+".links", i)
-		k.linkName(at+".name", l.Name)
-		k.unique(names, "name", l.Name, at+".name")
-		k.unique(macs, "MAC address", string(l.MAC), at+".mac")
-		k.mtu(at+".mtu", l.MTU)
-		switch l.Kind {
-		case bootspec.KindPhysical:
-			k.physicalLink(c, l, at, names)
-		case bootspec.KindVLAN:
-			k.vlanLink(n, l, at)
-		case bootspec.KindBond, bootspec.KindBridge:
-			k.fault(at+".kind", "use a physical or a VLAN link", "a %s is not supported yet", l.Kind)
-			continue
-		default:
-			k.oneOf(at+".kind", "kind of link", l.Kind, []string{bootspec.KindPhysical, bootspec.KindVLAN})
-			continue
-		}
-		if l.Members != nil || l.Bond != nil {
-			k.fault(at, "use a physical or a VLAN link", "bonds and bridges are not supported yet")
-		}
-		k.linkAddress(c, l, at, addresses)
-	}
-}
-
-func (k *check) linkName(path, name string) {
-	const hint = "use 1 to 15 of letters, digits, . _ and -, like eth0"
-	switch {
-	case name == "":
-		k.fault(path, hint, "is missing")
-	case len(name) > 15:
-		k.fault(path, hint, "%q is over the kernel's limit of 15 bytes for a link's name", name)
-	case !linkName.MatchString(name) || name == "all" || name == "default" || name == "lo":
-		k.fault(path, hint, "%q can't be a link's name", name)
-	}
-}
-
-func (k *check) physicalLink(c *Cluster, l Link, at string, names taken) {
-	if l.MAC == "" {
-		k.fault(at+".mac", "a physical link is found by its MAC address; a VLAN has parent:", "is missing")
-	}
-	if l.Parent != "" {
-		k.fault(at+".parent", "remove it, or kind: physical", "a physical link has no parent")
-	}
-	if l.VLAN != 0 {
-		k.fault(at+".vlan", "set vlan on the network, or make a link with parent: "+l.Name, "a physical link has no tag of its own")
-	}
-	if tag := c.Networks[l.Network].VLAN; tag != 0 && !l.Untagged {
-		name := VLANName(l.Name, tag)
-		if len(name) > 15 {
-			k.fault(at+".name", "choose a shorter name", "%q, its VLAN's name, is over the kernel's limit of 15 bytes", name)
-		}
-		k.unique(names, "name", name, at+".name")
-	}
-}
-
-// VLANName is the name of the kernel link for a tag on a physical link.
-func VLANName(parent string, tag int) string { return fmt.Sprintf("%s.%d", parent, tag) }
-
-func (k *check) vlanLink(n *Node, l Link, at string) {
-	k.vlan(at+".vlan", l.VLAN)
-	if l.VLAN == 0 {
-		k.fault(at+".vlan", "set it here or on the network", "the VLAN has no tag")
-	}
-	if l.MAC != "" {
-		k.fault(at+".mac", "remove it: a VLAN has its parent's", "a VLAN link has no MAC address of its own")
-	}
-	if l.Untagged {
-		k.fault(at+".untagged", "remove it", "a VLAN link is tagged")
-	}
-	i := slices.IndexFunc(n.Links, func(p Link) bool { return p.Name == l.Parent })
-	switch {
-	case l.Parent == "":
-		k.fault(at+".parent", "name the physical link it is on", "is missing")
-	case i < 0:
-		k.fault(at+".parent", "", "%s has no link %q", n.Name, l.Parent)
-	case n.Links[i].Kind == bootspec.KindVLAN:
-		k.fault(at+".parent", "name the physical link", "%q is a VLAN itself; VLANs in VLANs are not supported", l.Parent)
-	}
-}
-
-func (k *check) linkAddress(c *Cluster, l Link, at string, addresses taken) {
-	network, known := c.Networks[l.Network]
-	if l.Network != "" && !known {
-		k.fault(at+".network", document.Suggest(l.Network, c.networkNames()), "no network is called %q", l.Network)
-	}
-	if l.DHCP && l.Address.IsValid() {
-		k.fault(at+".dhcp", "remove one of them", "the link has an address already")
-	}
-	if !l.Address.IsValid() {
-		return
-	}
-	k.unique(addresses, "address", l.Address.String(), at+".address")
-	switch {
-	case l.Network == "":
-		k.fault(at+".network", "name the network that the address is in", "is missing")
-	case known && network.CIDR.IsValid() && network.CIDR == network.CIDR.Masked() && network.CIDR.Addr().Is4():
-		k.host(at+".address", l.Address, network.CIDR, "network "+l.Network)
 	}
 }
 
