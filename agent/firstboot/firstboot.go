@@ -53,6 +53,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 		flush(sender)
 		return err
 	}
+	go network.Keep(ctx, node.Network, log)
 	sender.Report(bootspec.EventNetworkUp, "")
 	manager, err := units.Dial(ctx)
 	if err != nil {

@@ -41,9 +41,6 @@ func (k *check) link(w bootspec.Link) {
 	if _, ok := k.before[w.Name]; ok {
 		k.fault("link %s is there twice", w.Name)
 	}
-	if w.DHCP {
-		k.fault("link %s: DHCP in the running system is not supported yet: give it its address", w.Name)
-	}
 	switch w.Kind {
 	case bootspec.KindPhysical:
 		k.card(w)

@@ -207,8 +207,8 @@ func linkOps(h LinkState, w bootspec.Link) (adds, removes []Op) {
 		}
 	}
 	for _, a := range h.Addresses {
-		// IPv6 addresses may come from the router (SLAAC).
-		if a.Addr().Is4() && !slices.Contains(w.Addresses, a) {
+		// IPv6 addresses may come from the router (SLAAC), IPv4 ones by DHCP (see Keep).
+		if a.Addr().Is4() && !w.DHCP && !slices.Contains(w.Addresses, a) {
 			removes = append(removes, Op{Verb: RemoveAddress, Link: w.Name, Address: a})
 		}
 	}

@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -336,4 +338,55 @@ func TestSLAAC(t *testing.T) {
 	if got := linkNamed(t, "eth0"); len(got.Addresses) != 2 {
 		t.Errorf("eth0 is %+v", got)
 	}
+}
+
+// TestKeep: a link has its address as long as the server gives it, and no longer.
+func TestKeep(t *testing.T) {
+	node, rack := machine(t)
+	var asked atomic.Int32
+	var silent atomic.Bool
+	serve(t, node, rack, "sw0", 1, func(r *dhcpv4.DHCPv4) { // the first packet is lost
+		r.UpdateOption(dhcpv4.OptIPAddressLeaseTime(4 * time.Second))
+		if asked.Add(1); silent.Load() {
+			r.OpCode = dhcpv4.OpcodeBootRequest // no answer
+		}
+	})
+	link := physical("eth0", "52:54:00:00:00:10", "10.7.0.11/24")
+	link.DHCP, link.Metric = true, 300
+	if err := configure(t, link); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); Keep(ctx, bootspec.Network{Links: []bootspec.Link{link}}, quiet()) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	has := func() bool {
+		l := linkNamed(t, "eth0")
+		return slices.Contains(l.Addresses, netip.MustParsePrefix("10.1.0.11/24")) && len(v4(l.Addresses)) == 2
+	}
+	wait := func(what string, done func() bool) {
+		t.Helper()
+		for range 300 {
+			if done() {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Fatalf("%s: eth0 is %+v", what, linkNamed(t, "eth0"))
+	}
+	wait("no address", has)
+	if l := linkNamed(t, "eth0"); !slices.Contains(l.Routes, RouteState{To: defaultRoute, Via: netip.MustParseAddr("10.1.0.1"), Metric: 300}) {
+		t.Errorf("the routes are %v", l.Routes)
+	}
+	wait("never renewed", func() bool { return asked.Load() >= 4 }) // offer, acknowledgement, two renewals
+	if !has() {
+		t.Errorf("after renewals eth0 is %+v", linkNamed(t, "eth0"))
+	}
+	if err := configure(t, link); err != nil || !has() { // what the lease gave is left alone
+		t.Errorf("%v, eth0 is %+v", err, linkNamed(t, "eth0"))
+	}
+	silent.Store(true)
+	wait("the address stays after its lease", func() bool { return !has() })
+	silent.Store(false)
+	wait("the address doesn't come again", has)
 }

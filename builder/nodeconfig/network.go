@@ -52,6 +52,9 @@ func (b *linkBuilder) add(l cluster.Link) {
 	if len(link.Addresses) > 0 {
 		link.Routes = b.routes(l.Network, network)
 	}
+	if l.DHCP {
+		link.Metric = b.metric(l.Network)
+	}
 	switch l.Kind {
 	case bootspec.KindVLAN:
 		link.VLAN = &bootspec.VLAN{Parent: l.Parent, ID: l.VLAN}
@@ -112,13 +115,7 @@ func (b *linkBuilder) routes(name string, network cluster.Network) []bootspec.Ro
 		return nil
 	}
 	b.routed[name] = true
-	metric := 300
-	switch {
-	case network.Role == cluster.NetworkExternal:
-		metric = 100
-	case name == b.cluster.Management():
-		metric = 200
-	}
+	metric := b.metric(name)
 	var routes []bootspec.Route
 	if network.Gateway.IsValid() {
 		routes = append(routes, bootspec.Route{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: network.Gateway, Metric: metric})
@@ -130,6 +127,17 @@ func (b *linkBuilder) routes(name string, network cluster.Network) []bootspec.Ro
 		routes = append(routes, bootspec.Route{To: r.To, Via: r.Via, Metric: r.Metric})
 	}
 	return routes
+}
+
+// metric is that of the default routes through a network: less is preferred.
+func (b *linkBuilder) metric(name string) int {
+	switch {
+	case b.cluster.Networks[name].Role == cluster.NetworkExternal:
+		return 100
+	case name != "" && name == b.cluster.Management():
+		return 200
+	}
+	return 300
 }
 
 // ethernetMTU is what a link has that nobody has changed, in bytes (IEEE 802.3).

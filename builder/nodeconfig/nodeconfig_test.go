@@ -316,7 +316,7 @@ func TestNetwork(t *testing.T) {
 	lines = append(lines, fmt.Sprint("dns ", network.DNS, " domains ", network.Domains))
 	want := `{"name":"eth0","kind":"physical","network":"mgmt","match":{"mac":"52:54:00:00:00:11"},"addresses":["10.1.0.11/24"],"routes":[{"to":"0.0.0.0/0","via":"10.1.0.1","metric":200}]}
 {"name":"eth1","kind":"physical","match":{"mac":"52:54:00:00:01:11"},"mtu":9000}
-{"name":"stor0","kind":"vlan","dhcp":true,"vlan":{"parent":"eth1","id":300}}
+{"name":"stor0","kind":"vlan","dhcp":true,"metric":300,"vlan":{"parent":"eth1","id":300}}
 {"name":"eth1.101","kind":"vlan","network":"pods","mtu":9000,"addresses":["172.16.1.11/24"],"vlan":{"parent":"eth1","id":101}}
 {"name":"out0","kind":"vlan","network":"out","addresses":["192.0.2.11/26"],"routes":[{"to":"0.0.0.0/0","via":"192.0.2.1","metric":100}],"vlan":{"parent":"eth0","id":7}}
 dns [10.1.0.2 10.1.0.3] domains [example.com]`

@@ -97,9 +97,10 @@ type Link struct {
 	Network string `json:"network,omitempty"` // name of the cluster document's network
 	// Match finds a physical link. All fields that are set must match.
 	Match     *Match         `json:"match,omitempty"`
-	MTU       int            `json:"mtu,omitempty"` // bytes, 0: leave as it is
-	DHCP      bool           `json:"dhcp,omitempty"`
-	SLAAC     bool           `json:"slaac,omitempty"` // IPv6 addresses and routes from router advertisements (RFC 4862)
+	MTU       int            `json:"mtu,omitempty"`    // bytes, 0: leave as it is
+	DHCP      bool           `json:"dhcp,omitempty"`   // in the running system, besides what is given here
+	Metric    int            `json:"metric,omitempty"` // of the default route by DHCP
+	SLAAC     bool           `json:"slaac,omitempty"`  // IPv6 addresses and routes from router advertisements (RFC 4862)
 	Addresses []netip.Prefix `json:"addresses,omitempty"`
 	Routes    []Route        `json:"routes,omitempty"`
 	VLAN      *VLAN          `json:"vlan,omitempty"`
