@@ -3,6 +3,8 @@
 CLUSTER  ?= lab
 IMAGES   ?= images
 OUT      ?= out
+# RACK is what `make test-rack` rehearses: a shipped example or a file with three control planes or more.
+RACK     ?= reference
 FUZZTIME ?= 10m
 # ONCE=1 makes `make run` end when all checks are done, on a terminal too.
 ONCE     ?=
@@ -19,7 +21,7 @@ PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-t
 	cryptsetup-bin atftp tftp-hpa udhcpc isc-dhcp-client curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
 	bmap-tools zstd mount keepalived xz-utils
 
-.PHONY: run build test test-media test-images lint bench fuzz deps clean help
+.PHONY: run build test test-media test-rack test-images lint bench fuzz deps clean help
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
@@ -48,6 +50,13 @@ test-media: deps build ## every way to boot from media, in virtual machines
 	@mkdir -p $(OUT)/test
 	bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/test/media --format netboot,disk,disk.zst,disk-4k,iso
 	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/media go test -count=1 -timeout 120m -v -run '^TestMachine' ./test/media
+
+test-rack: deps build ## the reference rack: five virtual machines to Ready, then control planes that lose their power
+	bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/images
+	bin/slipway identity --cluster $(RACK) --identity $(OUT)/identity-$(notdir $(RACK)) --keep
+	@$(ROOT) bin/slipway rack up --cluster $(RACK) --images $(IMAGES) --artifacts $(OUT)/images --faults --once \
+		--identity $(OUT)/identity-$(notdir $(RACK)) --logs $(OUT)/logs-$(notdir $(RACK)) \
+		--cache "$${SLIPWAY_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/slipway}"
 
 # A mirror that moves on must not turn the tests red: they, and only they, lock again where a locked package is gone.
 test-images: deps build

@@ -67,9 +67,14 @@ func prepare(t *testing.T) *machine {
 // nodeConfig is a configuration for a node that has nothing of a cluster.
 func nodeConfig(t *testing.T, more ...map[string]any) []byte {
 	t.Helper()
+	return configOf(t, bootspec.Network{Links: []bootspec.Link{{Name: "eth0", Kind: bootspec.KindPhysical, Match: &bootspec.Match{MAC: nodeMAC}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.21/24")}}}}, more...)
+}
+
+func configOf(t *testing.T, network bootspec.Network, more ...map[string]any) []byte {
+	t.Helper()
 	node, err := json.Marshal(bootspec.Node{
 		APIVersion: bootspec.Version, Cluster: "lab", Name: "worker-1", Role: "worker", Target: "slipway-worker.target", APIServer: "https://10.1.0.11:6443",
-		Network: bootspec.Network{Links: []bootspec.Link{{Name: "eth0", Kind: bootspec.KindPhysical, Match: &bootspec.Match{MAC: nodeMAC}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.21/24")}}}},
+		Network: network,
 	})
 	must(t, err)
 	files := []map[string]any{{"path": bootspec.NodeDocument, "mode": 0o644, "contents": map[string]string{"source": "data:," + url.PathEscape(string(node))}}}
@@ -162,6 +167,30 @@ func (m *machine) awaitConsole(text string) {
 		}
 	}
 	m.t.Fatalf("the console doesn't say %q", text)
+}
+
+// TestMachineBootsOverABond asks for its boot server over a bond of two cards, one of which leads nowhere, and has the same
+// bond in the running system.
+func TestMachineBootsOverABond(t *testing.T) {
+	m := prepare(t)
+	m.options = []string{"-netdev", "hubport,hubid=7,id=nowhere", "-device", "virtio-net-pci,netdev=nowhere,romfile=,mac=52:54:00:00:00:22"}
+	network := bootspec.Network{Links: []bootspec.Link{
+		{Name: "lan0", Kind: bootspec.KindPhysical, Match: &bootspec.Match{MAC: nodeMAC}},
+		{Name: "lan1", Kind: bootspec.KindPhysical, Match: &bootspec.Match{MAC: "52:54:00:00:00:22"}},
+		{Name: "bond0", Kind: bootspec.KindBond, Members: []string{"lan0", "lan1"}, Bond: &bootspec.Bond{Mode: "active-backup"}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.1.0.21/24")}},
+	}}
+	m.config = configOf(t, network)
+	value, err := network.Argument()
+	must(t, err)
+	m.cmdline += " " + bootspec.ArgNetwork + "=" + value
+	m.start()
+	if up := m.await(bootspec.EventAgentUp, 1); !strings.HasPrefix(up.Detail, "bond0 10.1.0.21") {
+		t.Errorf("the server was found over %q", up.Detail)
+	}
+	m.await(bootspec.EventNetworkUp, 1)
+	if strings.Contains(m.console(), "taking the change back") {
+		t.Error("the running system has another network")
+	}
 }
 
 func TestMachineSurvivesCutsAndARebootInTheMiddleOfItsFirstBoot(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,15 @@ func (b *boot) findServer(ctx context.Context) error {
 			return fmt.Errorf("kernel argument %s: %w", bootspec.ArgServer, err)
 		}
 	}
-	lease, err := network.Finder{Server: server, Log: b.log}.Find(ctx)
+	finder := network.Finder{Server: server, Log: b.log}
+	if value := b.args[bootspec.ArgNetwork]; value != "" {
+		top, err := b.makeLinks(ctx, value)
+		if err != nil {
+			return err
+		}
+		finder.Usable = func(l network.LinkState) bool { return slices.Contains(top, l.Name) }
+	}
+	lease, err := finder.Find(ctx)
 	if err != nil {
 		return err
 	}
@@ -80,6 +89,40 @@ func (b *boot) findServer(ctx context.Context) error {
 	b.sender.Report(bootspec.EventAgentUp, fmt.Sprintf("%s %v", lease.Link, lease.Address))
 	b.setClock(ctx)
 	return nil
+}
+
+// makeLinks makes the bonds and VLANs that a kernel argument asks for, and tells the links on which the boot server is
+// looked for. Drivers may still be finding their cards.
+func (b *boot) makeLinks(ctx context.Context, value string) ([]string, error) {
+	want, err := bootspec.ParseNetworkArgument(value)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range want.Links {
+		module, ok := map[string]string{bootspec.KindBond: "bonding", bootspec.KindVLAN: "8021q"}[l.Kind]
+		if !ok {
+			continue
+		}
+		if err := b.loader.Load(module); err != nil {
+			return nil, fmt.Errorf("cannot make link %s: %w", l.Name, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	for {
+		limit, done := context.WithTimeout(ctx, 30*time.Second)
+		err := network.Configure(limit, want, b.log)
+		done()
+		if err == nil {
+			return want.Top(), nil
+		}
+		b.log.Warn(err.Error())
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // startReports begins to report to a server; without one, reports are kept for the running system.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -79,7 +80,11 @@ func addLink(op Op, l netlink.Link, module string) error {
 	if err := removeLink(op.Link); err != nil {
 		return err
 	}
-	if err := netlink.LinkAdd(l); err != nil {
+	err := netlink.LinkAdd(l)
+	if errors.Is(err, unix.EEXIST) { // the kernel's module, just loaded, has made a link of that name of its own
+		err = errors.Join(removeLink(op.Link), netlink.LinkAdd(l))
+	}
+	if err != nil {
 		return fmt.Errorf("cannot do %q (kernel module %s): %w", op, module, err)
 	}
 	return nil

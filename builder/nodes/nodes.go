@@ -56,6 +56,11 @@ func NewOperator(c *cluster.Cluster, id *pki.Identity, env pki.Environment) (*Op
 	return &Operator{cluster: c, own: own, trusted: trusted, port: bootspec.ManagePort}, nil
 }
 
+// TLS is for clients of the cluster's API servers.
+func (o *Operator) TLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: o.trusted, Certificates: []tls.Certificate{o.own}}
+}
+
 // Client asks one node. Close it.
 type Client struct {
 	name, base string

@@ -5,9 +5,11 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
@@ -41,7 +43,7 @@ type check struct {
 
 // checks are what "Ready" includes, in plain words.
 func (r *rack) checks() []check {
-	return []check{
+	checks := []check{
 		{"CoreDNS answers for a Service name from a pod on the worker", "names", succeeded("names")},
 		{"a pod with two containers runs on the worker", "web", running("web")},
 		{"its containers share localhost", "web", r.inPod("web", "writer", "hello from two containers", "/check", "fetch", "http://127.0.0.1:8080/")},
@@ -51,7 +53,22 @@ func (r *rack) checks() []check {
 		{"the rack's network reaches it through its Service's node port", "web", r.nodePort},
 		{"a failing liveness probe restarts a container", "ill", restarted("ill")},
 	}
+	if r.large() {
+		checks = append(checks,
+			check{"a pod stays off a node whose taint it doesn't tolerate, and comes when that is gone", "shy", r.shy()},
+			check{"a ReplicaSet replaces a pod that was deleted", "twin", r.heals()},
+			check{"its Service follows its pods", "twin", r.follows},
+			check{"a pod's service account token is taken by the API server", "twin", r.account},
+			check{"the scheduler spreads pods over nodes", "twin", r.spread})
+	}
+	if r.Cluster.Container() != r.Cluster.Management() {
+		checks = append(checks, check{"what pods send between nodes takes the container network, and no other", "visitor", r.apart})
+	}
+	return checks
 }
+
+// large tells whether the controllers are tried too. In a lab of two machines that would double the time of its checks.
+func (r *rack) large() bool { return len(r.Cluster.Nodes) > 2 }
 
 // check applies the manifests and waits until all checks have passed or their time is over.
 func (r *rack) check(ctx context.Context) ([]CheckResult, error) {
@@ -59,6 +76,11 @@ func (r *rack) check(ctx context.Context) ([]CheckResult, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the checks took longer than %s", limit))
 	defer cancel()
 	started := time.Now()
+	var err error
+	if r.capture, err = r.newCapture(); err != nil {
+		return nil, err
+	}
+	defer close(r.capture.stop)
 	if err := r.apply(ctx); err != nil {
 		return nil, err
 	}
@@ -83,17 +105,21 @@ func (r *rack) check(ctx context.Context) ([]CheckResult, error) {
 	}
 }
 
-// round tries every check that has not passed yet, all at the same time, and tells how many are left.
+// abreast is how many checks are tried at the same time: kubectl takes of the processors that the machines need.
+const abreast = 4
+
+// round tries every check that has not passed yet, a few at the same time, and tells how many are left.
 func (r *rack) round(ctx context.Context, checks []check, results []CheckResult, started time.Time) (left int) {
 	all, err := r.pods(ctx)
 	errs := make([]error, len(checks))
-	var group sync.WaitGroup
+	var group errgroup.Group
+	group.SetLimit(abreast)
 	for i, c := range checks {
 		if errs[i] = err; err == nil && !results[i].Pass {
-			group.Go(func() { errs[i] = c.try(ctx, all) })
+			group.Go(func() error { errs[i] = c.try(ctx, all); return nil })
 		}
 	}
-	group.Wait()
+	_ = group.Wait()
 	for i, c := range checks {
 		switch {
 		case results[i].Pass:
@@ -143,7 +169,14 @@ func (r *rack) failedChecks(checks []check, results []CheckResult, cause error) 
 // is tried for a while.
 func (r *rack) apply(ctx context.Context) error {
 	replace := strings.NewReplacer("@WORKER@", r.worker().Name, "@OTHER@", r.other().Name, "@DOMAIN@", r.Cluster.Kubernetes.ClusterDomain)
-	for _, name := range []string{"check/namespace.yaml", "check/pods.yaml"} {
+	names := []string{"check/namespace.yaml", "check/pods.yaml"}
+	if r.large() {
+		names = append(names, "check/controllers.yaml")
+		if err := r.insist(ctx, nil, "taint", "node", r.worker().Name, checkTaint+"=:NoSchedule", "--overwrite"); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
 		text, err := manifests.ReadFile(name)
 		if err != nil {
 			return err
@@ -156,8 +189,17 @@ func (r *rack) apply(ctx context.Context) error {
 }
 
 func (r *rack) applyOne(ctx context.Context, manifest string) error {
+	return r.insist(ctx, &manifest, "apply", "-f", "-")
+}
+
+// insist runs kubectl until it succeeds or time is over.
+func (r *rack) insist(ctx context.Context, in *string, args ...string) error {
 	for {
-		_, err := r.kubectl(ctx, strings.NewReader(manifest), "apply", "-f", "-")
+		var input io.Reader
+		if in != nil {
+			input = strings.NewReader(*in)
+		}
+		_, err := r.kubectl(ctx, input, args...)
 		if err == nil {
 			return nil
 		}

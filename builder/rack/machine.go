@@ -5,8 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
@@ -84,13 +87,10 @@ func arguments(s spec) []string {
 
 // powerOn starts all machines.
 func (r *rack) powerOn() error {
-	byNode := map[string][]tap{}
-	for _, t := range taps(r.Cluster) {
-		byNode[t.Node] = append(byNode[t.Node], t)
-	}
 	r.started = time.Now()
 	for i := range r.Cluster.Nodes {
-		if err := r.startMachine(&r.Cluster.Nodes[i], byNode[r.Cluster.Nodes[i].Name]); err != nil {
+		n := &r.Cluster.Nodes[i]
+		if err := r.startMachine(n, tapsOf(r.Cluster, n.Name)); err != nil {
 			return err
 		}
 	}
@@ -123,7 +123,27 @@ func (r *rack) startMachine(node *cluster.Node, nics []tap) error {
 		return fmt.Errorf("cannot power on %s: %w", node.Name, err)
 	}
 	r.machines = append(r.machines, m)
+	if nice := r.share(node); nice > 0 {
+		// It runs as well without.
+		_ = unix.Setpriority(unix.PRIO_PROCESS, m.cmd.Process.Pid, nice)
+	}
 	return nil
+}
+
+// share is the nice value of a machine. Where there are more emulated machines than processors, the first control plane goes
+// before the others and those before workers: an API server that has less than half a processor while it starts for the
+// first time exceeds limits of its own (one minute to check the Services' addresses), ends and begins again, and with all of
+// them at the same time none gets through.
+func (r *rack) share(node *cluster.Node) int {
+	switch {
+	case haveKVM() || len(r.Cluster.Nodes) <= runtime.NumCPU():
+		return 0
+	case node.Role == cluster.RoleWorker:
+		return 8
+	case node.Name != r.Cluster.ControlPlanes()[0].Name:
+		return 4
+	}
+	return 0
 }
 
 // ended describes a machine that is off although nobody powered it off.

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
@@ -227,21 +228,32 @@ func makeTap(t tap) error {
 }
 
 // physical are the node's links that have a network interface of their own. One that only carries others is plugged
-// into the network of the first of them.
+// into the network of the first of them; a member of a bond or bridge into that of its master.
 func physical(n *cluster.Node) []cluster.Link {
 	var list []cluster.Link
 	for _, l := range n.Links {
-		if l.Parent != "" || l.MAC == "" {
+		if l.Kind != bootspec.KindPhysical || l.MAC == "" {
 			continue
 		}
-		for _, child := range n.Links {
-			if l.Network == "" && child.Parent == l.Name {
-				l.Network = child.Network
-			}
-		}
+		l.Network = carried(n, l, len(n.Links))
 		list = append(list, l)
 	}
 	return list
+}
+
+// carried is the network of a link, or of the first one on it that has one.
+func carried(n *cluster.Node, l cluster.Link, depth int) string {
+	if l.Network != "" || depth == 0 {
+		return l.Network
+	}
+	for _, upper := range n.Links {
+		if upper.Parent == l.Name || slices.Contains(upper.Members, l.Name) {
+			if network := carried(n, upper, depth-1); network != "" {
+				return network
+			}
+		}
+	}
+	return ""
 }
 
 func networkNames(c *cluster.Cluster) []string { return slices.Sorted(maps.Keys(c.Networks)) }

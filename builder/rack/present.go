@@ -79,7 +79,7 @@ func (r *rack) present(ctx context.Context, result Result) error {
 		return err
 	}
 	fmt.Fprintf(r.Out, "\n$ kubectl get nodes,pods -A -o wide\n%s", listing)
-	if r.Once {
+	if r.Once || r.Faults { // faults write there
 		return nil
 	}
 	if _, err := r.kubectl(ctx, nil, "delete", "namespace", checkSpace, "--wait=false"); err != nil {

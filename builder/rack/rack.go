@@ -11,6 +11,7 @@ package rack
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,11 @@ type Options struct {
 	Logs   string         // folder that keeps the logs; empty: they go with the rack
 	State  string         // folder for what a run needs; default DefaultState
 
+	// Faults makes faults when all checks have passed: control planes lose their power under writes. It needs Admin, which
+	// lets a client do everything at the API, and more than two control planes.
+	Faults bool
+	Admin  *tls.Config
+
 	Once     bool          // end when all checks are done
 	Timeout  time.Duration // of the whole rehearsal until the last check; 0: DefaultTimeout, and more with many machines
 	Out      io.Writer     // what people read
@@ -66,6 +72,7 @@ type Result struct {
 	Nodes   []Timeline    `json:"nodes"`
 	Checks  []CheckResult `json:"checks"`
 	Memory  []Memory      `json:"memory,omitempty"`
+	Outages []Outage      `json:"outages,omitempty"`
 }
 
 // rack is a running rehearsal.
@@ -77,6 +84,7 @@ type rack struct {
 	client   *client
 	machines []*machine
 	started  time.Time // power on
+	capture  *capture  // while the checks run
 }
 
 // Up runs a rehearsal to its end. It returns nil only if every node became Ready and every check passed; all it made is
@@ -165,7 +173,12 @@ func (r *rack) rehearse(ctx context.Context) (Result, error) {
 		return result, err
 	}
 	result.Memory = r.memory(ctx)
-	return result, r.present(ctx, result)
+	if err := r.present(ctx, result); err != nil || !r.Faults {
+		return result, err
+	}
+	fmt.Fprintln(r.Out, "\nFaults:")
+	result.Outages, err = r.faults(ctx)
+	return result, err
 }
 
 // stay keeps the rack up until the user has had enough of it.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -33,7 +34,8 @@ func netPlanCommand(a *app) *cobra.Command {
 		Use:   "plan [NODE...] --cluster FILE",
 		Short: "Print the network links, addresses and routes that nodes get",
 		Long: `plan prints what the agent gives the kernel of a node, in the order in which it does: each link with how it is
-found or made, its addresses and its routes. Nothing is asked or changed.`,
+found or made, its addresses and its routes. Nothing is asked or changed. With --output argument it prints the kernel
+argument that lets one node find its boot server over its bonds and VLANs.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := flags.load(c)
 			if err != nil {
@@ -42,6 +44,16 @@ found or made, its addresses and its routes. Nothing is asked or changed.`,
 			chosen, err := chosenNodes(d.Cluster, args)
 			if err != nil {
 				return usage(c, err)
+			}
+			if a.output == "argument" {
+				if len(chosen) != 1 {
+					return usage(c, errors.New("a kernel argument is one node's: name it"))
+				}
+				value, err := nodeconfig.Network(d.Cluster, chosen[0]).Argument()
+				if err == nil {
+					fmt.Fprintf(a.out, "%s=%s\n", bootspec.ArgNetwork, value)
+				}
+				return err
 			}
 			networks := map[string]bootspec.Network{}
 			for _, n := range chosen {
@@ -64,7 +76,13 @@ found or made, its addresses and its routes. Nothing is asked or changed.`,
 		},
 	}
 	flags.register(c)
-	a.outputFlag(c)
+	c.Flags().StringVar(&a.output, "output", "text", "text for people, json for programs, argument for a kernel")
+	c.PreRunE = func(c *cobra.Command, _ []string) error {
+		if !slices.Contains([]string{"text", "json", "argument"}, a.output) {
+			return usage(c, fmt.Errorf("--output is text, json or argument, not %q", a.output))
+		}
+		return nil
+	}
 	return c
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/nodes"
 	"github.com/slipway-os/slipway/builder/rack"
 )
 
@@ -25,7 +26,7 @@ type rackFlags struct {
 	kubectl         string
 	memory          map[string]int
 	cpus            int
-	once            bool
+	once, faults    bool
 	timeout         time.Duration
 }
 
@@ -69,6 +70,7 @@ terminal, it ends by itself. Nothing is left behind. It needs root.`,
 	c.Flags().StringVar(&flags.logs, "logs", "", "folder that keeps the serial consoles and the server's log")
 	c.Flags().StringToIntVar(&flags.memory, "memory", nil, "MiB by role (default: control-plane=2048,worker=1024)")
 	c.Flags().IntVar(&flags.cpus, "cpus", 0, "processors of a machine (default 2)")
+	c.Flags().BoolVar(&flags.faults, "faults", false, "then take control planes' power under writes, and see that nothing is lost")
 	c.Flags().BoolVar(&flags.once, "once", false, "end when all checks are done")
 	c.Flags().DurationVar(&flags.timeout, "timeout", 0, "of the whole rehearsal; 0: 30 minutes, and more with more than three machines")
 	a.outputFlag(c)
@@ -76,7 +78,15 @@ terminal, it ends by itself. Nothing is left behind. It needs root.`,
 }
 
 func rackUp(ctx context.Context, a *app, flags rackFlags, d *clusterDocument) error {
-	if _, err := loadIdentity(&flags.clusterFlags, d); err != nil {
+	id, err := loadIdentity(&flags.clusterFlags, d)
+	if err != nil {
+		return err
+	}
+	if flags.faults && len(d.ControlPlanes()) < 3 {
+		return fmt.Errorf("--faults takes a control plane's power, and %s has %d: it needs three", d.Metadata.Name, len(d.ControlPlanes()))
+	}
+	operator, err := nodes.NewOperator(d.Cluster, id, a.pki())
+	if err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -92,7 +102,7 @@ func rackUp(ctx context.Context, a *app, flags rackFlags, d *clusterDocument) er
 		Kubeconfig: func(file string) error { return writeKubeconfig(a, &flags.clusterFlags, d, file) },
 		Memory:     flags.memory, CPUs: flags.cpus, Timeout: flags.timeout,
 		Once: flags.once || a.output == "json" || !terminal(a.out), Out: a.out, Live: terminal(a.out),
-		Log: slog.New(slog.NewTextHandler(a.words, nil)),
+		Log: slog.New(slog.NewTextHandler(a.words, nil)), Faults: flags.faults, Admin: operator.TLS(),
 	}
 	for _, f := range []struct {
 		to   *string

@@ -16,6 +16,7 @@ const (
 	ArgRootSize   = "slipway.root.size"   // bytes of the whole root image file
 	ArgRootDigest = "slipway.root.sha256" // SHA-256 of the whole root image file
 	ArgServer     = "slipway.server"      // optional: base URL of the boot server, instead of asking by DHCP
+	ArgNetwork    = "slipway.network"     // optional: links to make before the boot server is asked for (Network.Argument)
 	ArgSource     = "slipway.source"      // optional: SourceDisk or SourceNetwork, instead of what the boot loader tells
 	ArgBreak      = "slipway.break"       // optional, for debugging: stop before a step
 )

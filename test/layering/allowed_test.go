@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 	"builder/pki":              {"images/bootspec", "profiles/cluster", "go.yaml.in/yaml"},
 	"builder/plan":             {"builder/archive", "builder/deb", "images/document", "profiles/role"},
 	"builder/qcow2":            {},
-	"builder/rack":             {"builder/netboot", "images/bootspec", "profiles/cluster", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/sys"},
+	"builder/rack":             {"builder/netboot", "images/bootspec", "profiles/cluster", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/sync", "golang.org/x/sys"},
 	"builder/rootfs":           {},
 	"builder/slipway":          {"builder/archive", "builder/bake", "builder/component", "builder/flash", "builder/netboot", "builder/nodeconfig", "builder/nodes", "builder/pki", "builder/plan", "builder/rack", "images/bootspec", "images/disk", "images/document", "images/manifest", "profiles/cluster", "profiles/role", "github.com/spf13/cobra", "golang.org/x/term"},
 	"builder/squashfs":         {},

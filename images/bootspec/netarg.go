@@ -1,0 +1,75 @@
+package bootspec
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// maxNetworkArgument bounds ArgNetwork in bytes: x86's kernels take 2048 for all arguments.
+const maxNetworkArgument = 1536
+
+// Shape is what a network's links are made of, without what they carry: addresses, routes, names. It is what the first
+// stage needs to reach a boot server over bonds and VLANs. Bridges are left out: what is below them reaches it as well.
+func (n Network) Shape() Network {
+	var s Network
+	left := map[string]bool{}
+	for _, l := range n.Links {
+		if l.Kind == KindBridge || l.VLAN != nil && left[l.VLAN.Parent] {
+			left[l.Name] = true
+			continue
+		}
+		s.Links = append(s.Links, Link{Name: l.Name, Kind: l.Kind, Match: l.Match, MTU: l.MTU, VLAN: l.VLAN, Members: l.Members, Bond: l.Bond})
+	}
+	return s
+}
+
+// Top is the names of the links that no other one is on or made of.
+func (n Network) Top() []string {
+	var names []string
+	for _, l := range n.Links {
+		below := func(u Link) bool {
+			return slices.Contains(u.Members, l.Name) || u.VLAN != nil && u.VLAN.Parent == l.Name
+		}
+		if !slices.ContainsFunc(n.Links, below) {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+// Argument is the network's shape as the value of ArgNetwork: JSON in base64 (RFC 4648, 5, without padding).
+func (n Network) Argument() (string, error) {
+	text, err := json.Marshal(n.Shape())
+	if err != nil {
+		return "", fmt.Errorf("cannot write network argument: %w", err)
+	}
+	value := base64.RawURLEncoding.EncodeToString(text)
+	if len(value) > maxNetworkArgument {
+		return "", fmt.Errorf("cannot write network argument: %d bytes are over the limit of %d for a kernel argument", len(value), maxNetworkArgument)
+	}
+	return value, nil
+}
+
+// ParseNetworkArgument reads what Argument wrote, strictly.
+func ParseNetworkArgument(value string) (Network, error) {
+	var n Network
+	if len(value) > maxNetworkArgument {
+		return n, fmt.Errorf("kernel argument %s: %d bytes are over the limit of %d", ArgNetwork, len(value), maxNetworkArgument)
+	}
+	text, err := base64.RawURLEncoding.DecodeString(value)
+	if err != nil {
+		return n, fmt.Errorf("kernel argument %s: %w (`slipway net plan --output argument` prints it)", ArgNetwork, err)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&n); err != nil {
+		return Network{}, fmt.Errorf("kernel argument %s: %w (`slipway net plan --output argument` prints it)", ArgNetwork, err)
+	}
+	if len(n.Links) == 0 {
+		return Network{}, fmt.Errorf("kernel argument %s: it has no links", ArgNetwork)
+	}
+	return n.Shape(), nil
+}
