@@ -73,7 +73,7 @@ lint: ## gofmt and go vet
 	go vet ./...
 
 bench: deps build ## print the figures of docs/figures.md (boots virtual machines)
-	go test -run '^$$' -bench . -benchtime 1s ./builder/... ./agent/... ./images/... | grep -E '^(Benchmark|ok|FAIL|panic)' | grep -v 'no test files'
+	bash -o pipefail -c "go test -run '^$$' -bench . -benchtime 1s ./builder/... ./agent/... ./images/... | grep -E '^(Benchmark|ok|FAIL|panic|--- FAIL|    .*_test.go)'"
 	go run ./test/figures
 
 fuzz: ## run every fuzz target for FUZZTIME (10m)

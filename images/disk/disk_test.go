@@ -373,6 +373,7 @@ func BenchmarkWrite(b *testing.B) {
 	l.Sizes = Sizes{}
 	l.Slots = l.Slots[:1]
 	l.Slots[0].UKI, l.Slots[0].Root = content(noise("uki", 60<<20)), content(noise("root", 150<<20))
+	l.Slots[0].Data = 148 << 20
 	dir := b.TempDir()
 	b.SetBytes(210 << 20)
 	for b.Loop() {
