@@ -130,13 +130,16 @@ func (r *rack) startMachine(node *cluster.Node, nics []tap) error {
 	return nil
 }
 
+// crowded tells whether a cluster's machines are emulated and more than this machine's processors.
+func crowded(c *cluster.Cluster) bool { return !haveKVM() && len(c.Nodes) > runtime.NumCPU() }
+
 // share is the nice value of a machine. Where there are more emulated machines than processors, the first control plane goes
 // before the others and those before workers: an API server that has less than half a processor while it starts for the
 // first time exceeds limits of its own (one minute to check the Services' addresses), ends and begins again, and with all of
 // them at the same time none gets through.
 func (r *rack) share(node *cluster.Node) int {
 	switch {
-	case haveKVM() || len(r.Cluster.Nodes) <= runtime.NumCPU():
+	case !crowded(r.Cluster):
 		return 0
 	case node.Role == cluster.RoleWorker:
 		return 8

@@ -127,6 +127,9 @@ func (o Options) withDefaults() Options {
 	o.Memory = memory
 	if o.CPUs == 0 {
 		o.CPUs = DefaultCPUs
+		if crowded(o.Cluster) {
+			o.CPUs = 1 // processors that wait for each other's turn on one of ours only cost time
+		}
 	}
 	if o.State == "" {
 		o.State = DefaultState
