@@ -25,7 +25,7 @@ const maxMetrics = 4 << 20
 // etcd asks the node's etcd how it is, by the listener for that (--listen-metrics-urls): it needs no certificate and answers
 // without a quorum too.
 func (s *Server) etcd(ctx context.Context) *bootspec.EtcdStatus {
-	e := &bootspec.EtcdStatus{}
+	e := &bootspec.EtcdStatus{Restored: s.restored()}
 	metrics, err := get(ctx, s.node.EtcdMetrics+"/metrics")
 	if err != nil {
 		e.Reason = err.Error()
@@ -74,6 +74,8 @@ func readMetrics(e *bootspec.EtcdStatus, metrics []byte) {
 		switch name {
 		case "etcd_server_has_leader":
 			e.HasLeader = n == 1
+		case "etcd_server_is_learner":
+			e.Learner = n == 1
 		case "etcd_server_is_leader":
 			e.Leader = n == 1
 		case "etcd_mvcc_db_total_size_in_bytes":

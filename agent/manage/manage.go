@@ -1,8 +1,8 @@
 // Package manage is a running node's management API (images/bootspec, manage.go): how the node is, its journal, a snapshot
-// of its etcd.
+// of its etcd, and its restore from one (restore.go).
 //
 // It serves operators only: clients with a certificate of the cluster's authority whose organisation is that of operators.
-// Nobody else gets past the handshake. It changes nothing on the node, and no answer but the snapshot and the journal holds
+// Nobody else gets past the handshake. It changes nothing on the node but etcd's data, and no answer but the snapshot and the journal holds
 // what units or users wrote: of the node's own keys and configuration nothing is ever sent.
 package manage
 
@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slipway-os/slipway/agent/backup"
@@ -51,6 +52,8 @@ type Node struct {
 	EtcdClient         string // base URL of etcd's clients: https://127.0.0.1:2379
 	Log                *slog.Logger
 	Backup             *bootspec.EtcdBackup // scheduled snapshots of etcd; nil: none
+	EtcdTool           []string             // the program slipway-etcd, and arguments that it always gets
+	Control            Control              // nil: systemd
 }
 
 // Server is the API of one node.
@@ -59,10 +62,15 @@ type Server struct {
 	streams chan struct{}
 	units   func(ctx context.Context, target string) ([]units.State, error)
 	keeper  *backup.Keeper // nil: there are no scheduled snapshots
+
+	restoring sync.Mutex // one restore of etcd at a time
 }
 
 // New makes a server.
 func New(n Node) *Server {
+	if n.Control == nil {
+		n.Control = systemdControl{}
+	}
 	s := &Server{node: n, streams: make(chan struct{}, maxStreams), units: systemd}
 	if n.Backup != nil && n.Role == controlPlane {
 		s.keeper = &backup.Keeper{Plan: *n.Backup, Node: n.Name, Take: s.take, Log: n.Log, MinFree: minFree}
@@ -87,7 +95,7 @@ func FromNode(log *slog.Logger) (*Server, error) {
 	return New(Node{
 		Name: node.Name, Role: node.Role, Target: node.Target, Root: "/", Journal: "journalctl", Log: log, Backup: node.EtcdBackup,
 		Address:     net.JoinHostPort(address, fmt.Sprint(bootspec.ManagePort)),
-		EtcdMetrics: "http://127.0.0.1:2381", EtcdClient: "https://127.0.0.1:2379",
+		EtcdMetrics: "http://127.0.0.1:2381", EtcdClient: "https://127.0.0.1:2379", EtcdTool: []string{"/usr/bin/slipway-etcd"},
 	}), nil
 }
 
@@ -163,6 +171,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET "+bootspec.RouteLiveStatus, s.status)
 	mux.HandleFunc("GET "+bootspec.RouteLogs, s.stream(s.logs))
 	mux.HandleFunc("GET "+bootspec.RouteEtcdSnapshot, s.stream(s.snapshot))
+	mux.HandleFunc("PUT "+bootspec.RouteEtcdRestore, patient(s.etcdChange(s.prepareRestore)))
+	mux.HandleFunc("POST "+bootspec.RouteEtcdSetAside, patient(s.etcdChange(s.prepareAside)))
+	mux.HandleFunc("POST "+bootspec.RouteEtcdApply, patient(s.etcdChange(s.apply)))
 	return mux
 }
 

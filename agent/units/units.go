@@ -50,6 +50,15 @@ func (m *Manager) Restart(ctx context.Context, unit string) error {
 	return await(ctx, unit, m.conn.RestartUnitContext)
 }
 
+// QueueRestart stops a unit if it runs and starts it, in its order with others, and doesn't wait. Whoever waits for a start of
+// it waits for this one.
+func (m *Manager) QueueRestart(ctx context.Context, unit string) error {
+	if _, err := m.conn.RestartUnitContext(ctx, unit, "replace", nil); err != nil {
+		return fmt.Errorf("cannot restart %s: %w", unit, err)
+	}
+	return nil
+}
+
 // await queues a job and waits until it is done.
 func await(ctx context.Context, unit string, queue func(context.Context, string, string, chan<- string) (int, error)) error {
 	done := make(chan string, 1)

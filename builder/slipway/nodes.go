@@ -172,11 +172,11 @@ func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 func etcdCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "etcd",
-		Short: "Take and check snapshots of a cluster's etcd",
+		Short: "Take, check and restore snapshots of a cluster's etcd",
 		Args:  noWords,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(etcdSnapshotCommand(a), etcdCheckCommand(a))
+	c.AddCommand(etcdSnapshotCommand(a), etcdCheckCommand(a), etcdRestoreCommand(a))
 	return c
 }
 
@@ -246,26 +246,4 @@ func snapshotNode(c *cobra.Command, o *nodes.Operator, d *clusterDocument, name 
 		}
 	}
 	return nil, fmt.Errorf("no control plane has a healthy etcd: %s (slipway status --nodes says more; --node asks one all the same)", strings.Join(why, "; "))
-}
-
-func etcdCheckCommand(a *app) *cobra.Command {
-	c := &cobra.Command{
-		Use:   "check FILE",
-		Short: "Check that a snapshot of etcd is whole",
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usage(c, errors.New("name one snapshot"))
-			}
-			s, err := nodes.CheckSnapshot(args[0])
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			return a.print(s, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is whole: revision %d, %d keys, %d bytes, SHA-256 %s\n", s.File, s.Revision, s.Keys, s.Size, s.SHA256)
-				return err
-			})
-		},
-	}
-	a.outputFlag(c)
-	return c
 }

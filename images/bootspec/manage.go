@@ -77,8 +77,11 @@ type EtcdStatus struct {
 	Reason    string `json:"reason"`    // why not
 	HasLeader bool   `json:"hasLeader"` // false: the quorum is lost
 	Leader    bool   `json:"leader"`    // it is the leader
+	Learner   bool   `json:"learner"`   // it has no vote yet, and refuses clients
 	Size      int64  `json:"size"`      // of its database in bytes
 	InUse     int64  `json:"inUse"`     // of Size, in bytes
+	// Restored is when the cluster was restored from a snapshot that this node's data is of (RouteEtcdRestore); zero: never.
+	Restored time.Time `json:"restored,omitzero"`
 }
 
 // BackupStatus is how the scheduled snapshots of etcd are.

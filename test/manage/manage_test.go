@@ -32,21 +32,27 @@ import (
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
-// TestInNamespace runs the tests whose names begin with TestNode in a network namespace of their own.
+// TestInNamespace runs the tests whose names begin with TestNode in a network namespace of their own, and those of TestRack in
+// another one.
 func TestInNamespace(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may make network namespaces")
 	}
-	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNode", "-test.v="+fmt.Sprint(testing.Verbose()))
-	child.Env = append(os.Environ(), "SLIPWAY_TEST_PROGRAM="+build(t, "../..", "./builder/slipway"))
+	programs := []string{"SLIPWAY_TEST_PROGRAM=" + build(t, "../..", "./builder/slipway")}
 	if !testing.Short() {
-		child.Env = append(child.Env, "SLIPWAY_TEST_ETCD="+build(t, "../../images/components/etcd", "."))
+		programs = append(programs, "SLIPWAY_TEST_ETCD="+build(t, "../../images/components/etcd", "."))
 	}
-	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Unshareflags: syscall.CLONE_NEWNS}
-	out, err := child.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatal(err)
+	for _, tests := range []string{"TestNode", "TestRack"} {
+		t.Run(tests, func(t *testing.T) {
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+tests, "-test.v="+fmt.Sprint(testing.Verbose()))
+			child.Env = append(os.Environ(), programs...)
+			child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Unshareflags: syscall.CLONE_NEWNS}
+			out, err := child.CombinedOutput()
+			t.Logf("%s", out)
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
@@ -80,6 +86,7 @@ func environment() pki.Environment { return pki.Environment{Now: time.Now(), Ran
 // rack is the lab with its identity, and the files of its control plane below root.
 type rack struct {
 	cluster  *cluster.Cluster
+	document string // as --cluster takes it
 	identity *pki.Identity
 	folder   string // of the identity
 	root     string
@@ -95,7 +102,7 @@ func newRack(t *testing.T) *rack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rack{cluster: c, folder: filepath.Join(t.TempDir(), "identity"), root: t.TempDir(), program: os.Getenv("SLIPWAY_TEST_PROGRAM")}
+	r := &rack{cluster: c, document: "lab", folder: filepath.Join(t.TempDir(), "identity"), root: t.TempDir(), program: os.Getenv("SLIPWAY_TEST_PROGRAM")}
 	if r.identity, err = pki.Create(r.folder, c, environment()); err != nil {
 		t.Fatal(err)
 	}
@@ -104,16 +111,7 @@ func newRack(t *testing.T) *rack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files = append(files, pki.File{Path: bootspec.ImageRelease, Mode: 0o644, Data: []byte("IMAGE_ID=x\nSLIPWAY_IMAGE=slipway-control-plane-0.1.0-amd64\n")})
-	for _, f := range files {
-		path := filepath.Join(r.root, f.Path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, f.Data, os.FileMode(f.Mode)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	r.place(t, r.root, files)
 	return r
 }
 
@@ -158,12 +156,23 @@ func wait(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// slipway runs the program; it wants that exit code.
+// check runs slipway etcd check.
+func (r *rack) check(t *testing.T, code int, args ...string) string {
+	t.Helper()
+	return r.execute(t, code, append([]string{"etcd", "check"}, args...)...)
+}
+
+// slipway runs the program for the cluster; it wants that exit code.
 func (r *rack) slipway(t *testing.T, code int, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	return r.execute(t, code, append(args, "--cluster", r.document, "--identity", r.folder)...)
+}
+
+func (r *rack) execute(t *testing.T, code int, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, r.program, append(args, "--cluster", "lab", "--identity", r.folder)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, r.program, args...).CombinedOutput()
 	got := 0
 	if exit, ok := err.(*exec.ExitError); ok {
 		got = exit.ExitCode()
@@ -302,6 +311,8 @@ func TestNodeEtcd(t *testing.T) {
 	if _, err := nodes.CheckSnapshot(file); err != nil {
 		t.Error(err)
 	}
+	has(t, r.check(t, 0, file, "--drill", "--etcd", os.Getenv("SLIPWAY_TEST_ETCD")), "revision 6, 2 keys", `etcd \d+\.\d+\.\d+ was started with it, read all 2 keys \(8 bytes, hash [0-9a-f]{8}\)`)
+	has(t, r.check(t, 1, file, "--drill", "--etcd", "/bin/true"), "the drill failed: /bin/true is not etcd of an image")
 	data[len(data)/2] ^= 1
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)

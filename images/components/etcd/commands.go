@@ -15,16 +15,20 @@ import (
 	"github.com/slipway-os/slipway/images/components/etcd/guard"
 )
 
-var commands = map[string]func(ctx context.Context, args []string) error{
-	"guard": guardCommand,
+// commands are the subcommands by name.
+func commands() map[string]func(ctx context.Context, args []string) error {
+	return map[string]func(ctx context.Context, args []string) error{
+		"guard": guardCommand, "restore": restoreCommand, "set-aside": asideCommand, "decide": decideCommand,
+		"drill": drillCommand,
+	}
 }
 
 // run is slipway-etcd: what a control plane does around etcd.
 func run(ctx context.Context, args []string) error {
-	if len(args) == 0 || commands[args[0]] == nil {
-		return errors.New("usage: slipway-etcd guard [flags]")
+	if len(args) == 0 || commands()[args[0]] == nil {
+		return errors.New("usage: slipway-etcd guard|restore|set-aside|decide|drill [flags]")
 	}
-	return commands[args[0]](ctx, args[1:])
+	return commands()[args[0]](ctx, args[1:])
 }
 
 // guardCommand decides how etcd starts, and tells systemd when that is decided.
@@ -34,6 +38,7 @@ func guardCommand(ctx context.Context, args []string) error {
 	cluster := flags.String("initial-cluster", "", "all members, NAME=https://ADDRESS:PORT[,...]")
 	data := flags.String("data-dir", "/var/lib/etcd", "etcd's data folder")
 	environment := flags.String("environment", "/run/slipway/etcd.env", "file to write for etcd.service")
+	group := flags.String("cgroup", "/sys/fs/cgroup/system.slice/etcd.service", "etcd's control group, to end etcd when its cluster was restored elsewhere")
 	files := certificates(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -47,7 +52,8 @@ func guardCommand(ctx context.Context, args []string) error {
 		return err
 	}
 	return guard.Run(ctx, guard.Config{
-		Name: *name, Peers: peers, Data: *data, Environment: *environment, TLS: config, Pause: time.Second,
+		Name: *name, Peers: peers, Data: *data, Environment: *environment, TLS: config, Pause: time.Second, Watch: 10 * time.Second,
+		Stop: func(ctx context.Context) error { return endAll(ctx, *group) },
 		Say: func(words string) {
 			fmt.Println(words)
 			_, _ = daemon.SdNotify(false, "STATUS="+words)

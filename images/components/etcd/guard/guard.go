@@ -6,6 +6,10 @@
 // they start a cluster together. In all other cases it waits and says for whom. So a replaced or re-imaged machine cannot
 // start a second cluster, not even with another one: it would need all of them to be empty.
 //
+// A cluster can be restored from a snapshot (package restore). Guards tell each other the newest restore they know of; data that
+// is of an earlier one belongs to a cluster that is no more: it is set aside, at the start or whenever that is heard of, and
+// the node joins the restored cluster as one without data. Such a node only ever joins, whatever others say.
+//
 // It is not for running etcd (etcd.service) and not for backups.
 package guard
 
@@ -21,6 +25,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/slipway-os/slipway/images/components/etcd/restore"
 )
 
 // Ports of control planes: etcd's own for clients, and the guard's.
@@ -36,6 +42,7 @@ const (
 	Fresh         State = "fresh"         // no data, and nothing decided
 	Bootstrapping State = "bootstrapping" // every other has no data either, and the cluster begins; or that was cut before there was a leader
 	Member        State = "member"        // data, or a place in a cluster that runs
+	Joining       State = "joining"       // no data since its cluster was restored elsewhere; it joins that one, and never begins one
 )
 
 // Words of etcd's --initial-cluster-state.
@@ -71,6 +78,9 @@ func ParsePeers(text string) ([]Peer, error) {
 
 func (p Peer) at(port uint16) string { return netip.AddrPortFrom(p.host, port).String() }
 
+// lookLimit bounds how long the start of etcd waits for others that are off.
+const lookLimit = 2 * time.Second
+
 // Config is a guard's.
 type Config struct {
 	Name        string // of this node
@@ -78,12 +88,17 @@ type Config struct {
 	Data        string // etcd's data folder
 	Environment string // file that etcd.service reads: SLIPWAY_ETCD_STATE and SLIPWAY_ETCD_CLUSTER
 	TLS         *tls.Config
-	Pause       time.Duration      // between two rounds of asking
-	Say         func(words string) // what it waits for, when that changes
-	Ready       func()             // the environment is written, etcd may start
+	Pause       time.Duration                   // between two rounds of asking
+	Watch       time.Duration                   // between two looks for a restore on another node
+	Stop        func(ctx context.Context) error // ends etcd if it runs; it may start again by itself, and finds no environment
+	Say         func(words string)              // what it waits for, when that changes
+	Ready       func()                          // the environment is written, etcd may start
 	own         Peer
 	others      []Peer
 }
+
+// errReplaced says that the cluster was restored without this node, which has to begin anew.
+var errReplaced = errors.New("the cluster was restored without this node")
 
 // Run decides, and goes on telling others about this node until ctx ends.
 func Run(ctx context.Context, c Config) error {
@@ -97,8 +112,7 @@ func Run(ctx context.Context, c Config) error {
 	if c.own.Name == "" {
 		return fmt.Errorf("cannot guard etcd: node %s is not among its members", c.Name)
 	}
-	data, err := hasData(c.Data)
-	if err != nil {
+	if err := c.settle(ctx); err != nil {
 		return err
 	}
 	if len(c.others) == 0 { // etcd goes on with what it has, and there is nobody to ask
@@ -112,39 +126,159 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	s := newServer(c.Name, begins(c.Data, data))
-	go s.serve(listener, c.TLS)
-	defer s.close()
 	ask, err := newRemote(c.TLS)
 	if err != nil {
 		return err
 	}
 	defer ask.close()
+	s := newServer(c.Name)
+	if err := c.tell(s); err != nil {
+		return err
+	}
+	go s.serve(listener, c.TLS)
+	defer s.close()
+	for {
+		err := c.live(ctx, s, ask)
+		if !errors.Is(err, errReplaced) {
+			return err
+		}
+	}
+}
+
+// settle ends a restore that this node is to carry out.
+func (c Config) settle(ctx context.Context) error {
+	if !restore.Pending(c.Data) {
+		return nil
+	}
+	if err := c.stop(ctx); err != nil {
+		return err
+	}
+	return restore.Settle(c.Data)
+}
+
+// stop makes sure that etcd doesn't run, and doesn't start before it is decided how.
+func (c Config) stop(ctx context.Context) error {
+	if err := os.Remove(c.Environment); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot keep etcd from starting: %w", err)
+	}
+	return c.Stop(ctx)
+}
+
+// tell lets the server say what this node is from its data.
+func (c Config) tell(s *server) error {
+	generation, err := restore.Read(c.Data)
+	if err != nil {
+		return err
+	}
+	data, err := hasData(c.Data)
+	if err != nil {
+		return err
+	}
+	s.tell(begins(c.Data, data, generation), generation)
+	return nil
+}
+
+// live is a node's life until ctx ends or its cluster is replaced by a restored one. Then its data has been set aside.
+func (c Config) live(ctx context.Context, s *server, ask asker) error {
+	data, err := hasData(c.Data)
+	if err != nil {
+		return err
+	}
 	if data {
+		if err := c.replaced(ctx, s, ask); err != nil {
+			return quiet(ctx, err)
+		}
 		err = c.start(stateExisting, c.Peers)
 	} else {
 		err = c.decide(ctx, s, ask)
 	}
-	if err != nil && ctx.Err() != nil {
+	if err != nil {
+		return quiet(ctx, err)
+	}
+	return quiet(ctx, c.watch(ctx, s, ask))
+}
+
+// quiet is no error for what only ended with ctx.
+func quiet(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
 		return nil
 	}
-	if err != nil {
+	return err
+}
+
+// watch waits until this node's etcd is one of a cluster that can decide things, and then looks for restores elsewhere.
+func (c Config) watch(ctx context.Context, s *server, ask asker) error {
+	formed, looked := false, time.Now()
+	for {
+		pause := c.Watch
+		if !formed {
+			pause = c.Pause
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		if !formed {
+			if formed = ask.see(ctx, c.own).runs; formed {
+				s.set(Member)
+			} else {
+				ask.promote(ctx, c.others, c.own)
+			}
+		}
+		if time.Since(looked) >= c.Watch {
+			if err := c.replaced(ctx, s, ask); err != nil {
+				return err
+			}
+			looked = time.Now()
+		}
+	}
+}
+
+// replaced asks all others for the newest restore they know of. If this node's data is of an earlier one, it sets that aside
+// and returns errReplaced.
+func (c Config) replaced(ctx context.Context, s *server, ask asker) error {
+	own := s.generation()
+	newest := own
+	asked, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	for _, g := range ask.generations(asked, c.others) {
+		if g.Newer(newest) {
+			newest = g
+		}
+	}
+	if !newest.Newer(own) {
+		return nil
+	}
+	c.Say("the cluster was " + newest.String() + ", without this node: its data is of before that. It is set aside, and the node joins")
+	if err := c.stop(ctx); err != nil {
 		return err
 	}
-	if err := c.untilFormed(ctx, ask); err != nil {
+	if err := restore.Stage(c.Data, newest, nil); err != nil {
 		return err
 	}
-	s.set(Member)
-	<-ctx.Done()
-	return nil
+	if err := restore.Decide(c.Data, newest); err != nil {
+		return err
+	}
+	if err := restore.Settle(c.Data); err != nil {
+		return err
+	}
+	if err := c.tell(s); err != nil {
+		return err
+	}
+	return errReplaced
 }
 
 // begins is what a node says from its very first answer. A log that was cut before there was a leader is nothing that others
 // have to wait for: they begin as if this node were fresh.
-func begins(dir string, data bool) State {
+func begins(dir string, data bool, generation restore.Generation) State {
 	switch {
+	case !data && !generation.IsZero():
+		return Joining
 	case !data:
 		return Fresh
+	case !generation.IsZero(): // a restored log knows no later term either
+		return Member
 	case hadLeader(dir):
 		return Member
 	}
@@ -165,12 +299,12 @@ func (c Config) decide(ctx context.Context, s *server, ask asker) error {
 	said := ""
 	for {
 		v := look(ctx, ask, c.others)
-		switch do, why := judge(v); do {
+		switch do, why := judge(v, s.generation()); do {
 		case begin:
 			s.set(Bootstrapping)
 			return c.start(stateNew, c.Peers)
 		case join:
-			members, err := ask.join(ctx, v.running, c.own)
+			members, err := c.join(ctx, s, ask, v)
 			if err == nil {
 				s.set(Member)
 				return c.start(stateExisting, named(members, c.Peers, c.own))
@@ -189,6 +323,17 @@ func (c Config) decide(ctx context.Context, s *server, ask asker) error {
 		case <-time.After(c.Pause):
 		}
 	}
+}
+
+// join makes this node a member of the running cluster, and its restore this node's before that: in case of a cut it only joins.
+func (c Config) join(ctx context.Context, s *server, ask asker, v view) ([]Peer, error) {
+	if v.generation.Newer(s.generation()) {
+		if err := restore.Adopt(c.Data, v.generation); err != nil {
+			return nil, err
+		}
+		s.tell(Joining, v.generation)
+	}
+	return ask.join(ctx, v.running, c.own)
 }
 
 // named are a running cluster's members by the names that etcd wants to hear: one that has not started yet has none of its own.
@@ -222,20 +367,6 @@ func (c Config) start(state string, members []Peer) error {
 	c.Say("etcd starts: " + map[string]string{stateNew: "as a new cluster", stateExisting: "as a member of its cluster"}[state])
 	c.Ready()
 	return nil
-}
-
-// untilFormed waits until this node's etcd is one of a cluster that can decide things.
-func (c Config) untilFormed(ctx context.Context, ask asker) error {
-	for {
-		if seen := ask.see(ctx, c.own); seen.runs {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(c.Pause):
-		}
-	}
 }
 
 // listen takes the guard's port. The node's address may be a moment late.

@@ -26,6 +26,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.uber.org/zap"
+
+	"github.com/slipway-os/slipway/images/components/etcd/restore"
 )
 
 // site is three control planes on loopback addresses of their own, with one authority.
@@ -48,6 +50,9 @@ type node struct {
 	stop  context.CancelFunc
 	ended chan error
 	ready chan struct{}
+
+	power sync.Mutex // etcd is not started and ended at the same time
+	gone  bool       // the power is off
 	etcd  *embed.Etcd
 
 	starting sync.WaitGroup // etcd.service
@@ -143,24 +148,36 @@ func (s *site) guarded(i int) *node {
 func (s *site) power(i int) (*node, context.Context) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := s.peers[i]
-	n := &node{site: s, peer: p, data: filepath.Join(s.dir, "data-"+p.Name), env: filepath.Join(s.dir, p.Name+".env"), stop: cancel, ended: make(chan error, 1), ready: make(chan struct{})}
+	n := &node{site: s, peer: p, data: filepath.Join(s.dir, "data-"+p.Name), env: filepath.Join(s.dir, p.Name+".env"), stop: cancel, ended: make(chan error, 1), ready: make(chan struct{}, 8)}
 	os.Remove(n.env)
 	s.nodes[p.Name] = n
 	go func() {
 		n.ended <- Run(ctx, Config{
-			Name: p.Name, Peers: s.peers, Data: n.data, Environment: n.env, TLS: s.tls(p.Name), Pause: 200 * time.Millisecond,
+			Name: p.Name, Peers: s.peers, Data: n.data, Environment: n.env, TLS: s.tls(p.Name), Pause: 200 * time.Millisecond, Watch: time.Second, Stop: n.end,
 			Say:   func(words string) { n.mu.Lock(); n.said = append(n.said, words); n.mu.Unlock() },
-			Ready: func() { close(n.ready) },
+			Ready: func() { n.ready <- struct{}{} },
 		})
 	}()
 	return n, ctx
 }
 
-// start is etcd.service.
+// start is etcd.service: whenever the guard says so.
 func (n *node) start(ctx context.Context) {
-	select {
-	case <-n.ready:
-	case <-ctx.Done():
+	for {
+		select {
+		case <-n.ready:
+			n.run()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// run starts etcd.
+func (n *node) run() {
+	n.power.Lock()
+	defer n.power.Unlock()
+	if n.gone || n.etcd != nil {
 		return
 	}
 	text, err := os.ReadFile(n.env)
@@ -191,25 +208,35 @@ func (n *node) start(ctx context.Context) {
 		n.site.t.Errorf("etcd of %s: %v", n.peer.Name, err)
 		return
 	}
-	n.mu.Lock()
 	n.etcd = e
-	n.mu.Unlock()
+}
+
+// end ends etcd; its unit would start it again when there is an environment.
+func (n *node) end(context.Context) error {
+	n.power.Lock()
+	defer n.power.Unlock()
+	n.kill()
+	return nil
 }
 
 // off cuts the power.
 func (n *node) off() {
 	n.stop()
 	n.starting.Wait() // an etcd that is just coming is there then
-	n.mu.Lock()
-	e := n.etcd
-	n.etcd = nil
-	n.mu.Unlock()
-	if e != nil {
-		e.Server.HardStop()
-		e.Close()
-	}
+	n.power.Lock()
+	n.gone = true
+	n.kill()
+	n.power.Unlock()
 	<-n.ended
 	n.ended <- nil
+}
+
+func (n *node) kill() {
+	if n.etcd != nil {
+		n.etcd.Server.HardStop() // Close alone waits for ever for an etcd that never had a leader
+		n.etcd.Close()
+		n.etcd = nil
+	}
 }
 
 func (n *node) wipe() {
@@ -306,6 +333,7 @@ func (s *site) has(n *node, key, value string) bool {
 // TestAClusterBeginsOnceAndTakesBackWhoLostItsData is the life of a cluster: begun in whatever order machines come, gone on
 // after a power cut, one machine replaced; and never a second one.
 func TestAClusterBeginsOnceAndTakesBackWhoLostItsData(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 61)
 	c := s.on(2)
 	a := s.on(0)
@@ -324,7 +352,7 @@ func TestAClusterBeginsOnceAndTakesBackWhoLostItsData(t *testing.T) {
 
 	for _, n := range []*node{a, b, c} {
 		n.off()
-		if got := begins(n.data, true); got != Member {
+		if got := begins(n.data, true, restore.Generation{}); got != Member {
 			t.Errorf("%s has the cluster's data and would say %q", n.peer.Name, got)
 		}
 	}
@@ -353,6 +381,7 @@ func TestAClusterBeginsOnceAndTakesBackWhoLostItsData(t *testing.T) {
 // TestABeginningThatWasCutGoesOn: the power fails when one control plane has begun to write its log and no other has, so that
 // there never was a leader. That log holds nothing, and nobody may wait for it.
 func TestABeginningThatWasCutGoesOn(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 63)
 	a, b, c := s.on(0), s.guarded(1), s.guarded(2)
 	s.eventually("cp-1 has begun its log", func() bool {
@@ -364,7 +393,7 @@ func TestABeginningThatWasCutGoesOn(t *testing.T) {
 		n.off()
 	}
 	a = s.on(0)
-	<-a.ready
+	s.eventually("cp-1 begins again", func() bool { _, err := os.Stat(a.env); return err == nil })
 	b, c = s.on(1), s.on(2)
 	s.put(a, "word", "kept")
 	s.whole(a, b, c)
@@ -387,7 +416,7 @@ func TestALogThatCannotBeReadIsData(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got := begins(dir, true); got != Member {
+		if got := begins(dir, true, restore.Generation{}); got != Member {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -415,30 +444,44 @@ func TestNobodyWithoutACertificateAsks(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	a, b := Peer{Name: "cp-2"}, Peer{Name: "cp-3"}
+	first := restore.Generation{At: time.Unix(1_000_000, 0), On: "cp-2"}
+	later := restore.Generation{At: time.Unix(2_000_000, 0), On: "cp-3"}
 	for name, c := range map[string]struct {
 		a, b sight
+		own  restore.Generation
 		want verdict
 		why  string
 	}{
-		"both are fresh":                {sight{state: Fresh}, sight{state: Fresh}, begin, ""},
-		"both begin":                    {sight{state: Bootstrapping}, sight{state: Bootstrapping}, begin, ""},
-		"one runs":                      {sight{runs: true}, sight{trouble: "refused"}, join, ""},
-		"one runs, one is fresh":        {sight{state: Fresh}, sight{runs: true}, join, ""},
-		"one is off":                    {sight{state: Fresh}, sight{trouble: "refused"}, wait, "cp-3 does not answer (refused)"},
-		"one has data":                  {sight{state: Member}, sight{state: Fresh}, wait, "cp-2 has the cluster's data"},
-		"one runs without a leader":     {sight{waits: true, trouble: "refused"}, sight{state: Fresh}, wait, "cp-2 has the cluster's data"},
-		"one says a word of later days": {sight{state: "leaving"}, sight{state: Fresh}, wait, `cp-2 says "leaving"`},
-		"one has data, the other off":   {sight{state: Member}, sight{trouble: "no route"}, wait, "cp-3 does not answer (no route)"},
+		"both are fresh":                {a: sight{state: Fresh}, b: sight{state: Fresh}, want: begin},
+		"both begin":                    {a: sight{state: Bootstrapping}, b: sight{state: Bootstrapping}, want: begin},
+		"one runs":                      {a: sight{runs: true, state: Member}, b: sight{trouble: "refused"}, want: join},
+		"one runs, one is fresh":        {a: sight{state: Fresh}, b: sight{runs: true, state: Member}, want: join},
+		"one runs, its guard is silent": {a: sight{state: Fresh}, b: sight{runs: true, trouble: "refused"}, why: "cp-3's etcd runs, but its guard"},
+		"one is off":                    {a: sight{state: Fresh}, b: sight{trouble: "refused"}, why: "cp-3 does not answer (refused)"},
+		"one has data":                  {a: sight{state: Member}, b: sight{state: Fresh}, why: "cp-2 has the cluster's data"},
+		"one runs without a leader":     {a: sight{waits: true, trouble: "refused"}, b: sight{state: Fresh}, why: "cp-2 has the cluster's data"},
+		"one says a word of later days": {a: sight{state: "leaving"}, b: sight{state: Fresh}, why: `cp-2 says "leaving"`},
+		"one has data, the other off":   {a: sight{state: Member}, b: sight{trouble: "no route"}, why: "cp-3 does not answer (no route)"},
+
+		"restored, and it runs":               {a: sight{runs: true, state: Member, generation: first}, b: sight{trouble: "off"}, own: first, want: join},
+		"a new node hears of a restore":       {a: sight{runs: true, state: Member, generation: first}, b: sight{trouble: "off"}, want: join},
+		"restored, and it does not run":       {a: sight{state: Member, generation: first}, b: sight{state: Joining, generation: first}, own: first, why: "cp-2's etcd has no leader yet, cp-3 waits as this node does"},
+		"restored, and it is off":             {a: sight{trouble: "off"}, b: sight{state: Joining, generation: first}, own: first, why: "Power on cp-2, or one that has joined since"},
+		"all others are fresh":                {a: sight{state: Fresh}, b: sight{state: Fresh}, own: first, why: "cp-3 does not know of that yet"},
+		"a new node, and all others wait":     {a: sight{state: Joining, generation: first}, b: sight{state: Joining, generation: first}, why: "cp-3 waits as this node does"},
+		"the cluster of before the restore":   {a: sight{runs: true, state: Member}, b: sight{runs: true, state: Member}, own: first, why: "cp-2 does not know of that yet"},
+		"one of before, one of after":         {a: sight{runs: true, state: Member}, b: sight{runs: true, state: Member, generation: later}, own: first, want: join},
+		"of before runs, of after does not":   {a: sight{runs: true, state: Member}, b: sight{state: Member, generation: later}, why: "cp-2 does not know of that yet, cp-3's etcd has no leader"},
+		"of the first runs, of later is here": {a: sight{runs: true, state: Member, generation: first}, b: sight{trouble: "off"}, own: later, why: "restored from a snapshot on cp-3"},
 	} {
 		c.a.peer, c.b.peer = a, b
 		v := view{sights: []sight{c.a, c.b}}
-		for _, s := range v.sights {
-			if s.runs {
-				v.running = s.peer
-			}
-		}
-		if got, why := judge(v); got != c.want || !strings.Contains(why, c.why) || (why == "") != (c.why == "") {
+		v.choose()
+		if got, why := judge(v, c.own); got != c.want || !strings.Contains(why, c.why) || (why == "") != (c.why == "") {
 			t.Errorf("%s: %v, %q", name, got, why)
+		}
+		if c.want == join && v.generation != map[bool]restore.Generation{true: later, false: v.generation}[strings.HasSuffix(name, "of after")] {
+			t.Errorf("%s: it would join %s", name, v.running.Name)
 		}
 	}
 }

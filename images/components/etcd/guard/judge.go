@@ -5,27 +5,37 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+
+	"github.com/slipway-os/slipway/images/components/etcd/restore"
 )
 
 // sight is what was seen of another control plane.
 type sight struct {
-	peer    Peer
-	runs    bool   // its etcd is one of a cluster that has a leader
-	waits   bool   // its etcd answers, but its cluster has no leader
-	state   State  // as its guard says; empty: it does not answer
-	trouble string // why nothing answers
+	peer  Peer
+	runs  bool  // its etcd is one of a cluster that has a leader
+	waits bool  // its etcd answers, but its cluster has no leader
+	state State // as its guard says; empty: it does not answer
+	// generation is the newest restore that its guard knows of.
+	generation restore.Generation
+	trouble    string // why nothing answers
 }
 
 // view is what was seen of all others at one time.
 type view struct {
 	sights  []sight
-	running Peer // one whose etcd runs
+	running Peer // one whose etcd runs, of the newest restore
+	// generation is the running one's, newest the newest that anybody knows of.
+	generation, newest restore.Generation
 }
 
 // asker asks other nodes.
 type asker interface {
 	see(ctx context.Context, p Peer) sight
 	join(ctx context.Context, running, own Peer) ([]Peer, error)
+	// promote gives this node its vote when it has joined and has caught up; until then it does nothing.
+	promote(ctx context.Context, others []Peer, own Peer)
+	// generations are the restores that the others know of, of those that answer.
+	generations(ctx context.Context, others []Peer) []restore.Generation
 }
 
 // look asks all others at the same time.
@@ -36,12 +46,21 @@ func look(ctx context.Context, ask asker, others []Peer) view {
 		group.Go(func() { v.sights[i] = ask.see(ctx, p) })
 	}
 	group.Wait()
+	v.choose()
+	return v
+}
+
+// choose finds whom to join.
+func (v *view) choose() {
 	for _, s := range v.sights {
-		if s.runs {
-			v.running = s.peer
+		if s.generation.Newer(v.newest) {
+			v.newest = s.generation
+		}
+		// What its guard doesn't say is not known: it may be of a cluster that was replaced.
+		if s.runs && s.state != "" && (v.running.Name == "" || s.generation.Newer(v.generation)) {
+			v.running, v.generation = s.peer, s.generation
 		}
 	}
-	return v
 }
 
 // verdict is what a node without data does.
@@ -54,14 +73,25 @@ const (
 )
 
 // judge decides for a node without data, and says why it waits.
-func judge(v view) (verdict, string) {
-	if v.running.Name != "" {
+// It is of the restore own; zero: none.
+func judge(v view, own restore.Generation) (verdict, string) {
+	newest := own
+	if v.newest.Newer(newest) {
+		newest = v.newest
+	}
+	if v.running.Name != "" && !newest.Newer(v.generation) {
 		return join, ""
+	}
+	if !newest.IsZero() {
+		return wait, "this node has no data and waits for the cluster, which was " + newest.String() + ": " + strings.Join(v.restored(newest), ", ") +
+			". Power on " + newest.On + ", or one that has joined since; if they are lost, restore a snapshot again"
 	}
 	var reasons []string
 	data := false
 	for _, s := range v.sights {
 		switch {
+		case s.runs:
+			reasons = append(reasons, s.peer.Name+"'s etcd runs, but its guard does not answer yet ("+s.trouble+")")
 		case s.waits || s.state == Member:
 			data = true
 			reasons = append(reasons, s.peer.Name+" has the cluster's data")
@@ -80,4 +110,22 @@ func judge(v view) (verdict, string) {
 	}
 	return wait, "this node has no data and waits, because others may have some: " + strings.Join(reasons, ", ") +
 		". A cluster begins when all control planes are there"
+}
+
+// restored says of all others why none of them can be joined after a restore.
+func (v view) restored(newest restore.Generation) []string {
+	var reasons []string
+	for _, s := range v.sights {
+		switch {
+		case s.state == "":
+			reasons = append(reasons, s.peer.Name+" does not answer ("+s.trouble+")")
+		case newest.Newer(s.generation):
+			reasons = append(reasons, s.peer.Name+" does not know of that yet")
+		case s.state == Joining:
+			reasons = append(reasons, s.peer.Name+" waits as this node does")
+		default:
+			reasons = append(reasons, s.peer.Name+"'s etcd has no leader yet")
+		}
+	}
+	return reasons
 }

@@ -9,10 +9,14 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/slipway-os/slipway/images/components/etcd/restore"
 )
 
 // patience is how long another node may take for an answer.
@@ -31,16 +35,13 @@ func newRemote(config *tls.Config) (*remote, error) {
 
 func (r *remote) close() { r.http.CloseIdleConnections() }
 
-// see asks a node's etcd whether its cluster runs, and if that doesn't answer its guard.
+// see asks a node's etcd whether its cluster runs, and its guard.
 func (r *remote) see(ctx context.Context, p Peer) sight {
 	s := sight{peer: p}
 	if conn, err := net.DialTimeout("tcp", p.at(clientPort), patience); err == nil {
 		conn.Close()
 		s.runs = r.runs(ctx, p)
 		s.waits = !s.runs
-	}
-	if s.runs {
-		return s
 	}
 	answer, err := r.guard(ctx, p)
 	switch {
@@ -49,9 +50,9 @@ func (r *remote) see(ctx context.Context, p Peer) sight {
 	case answer.Name != p.Name:
 		s.trouble = fmt.Sprintf("node %s answers at its address %s", answer.Name, p.host)
 	default:
-		s.state = answer.State
+		s.state, s.generation = answer.State, answer.Restored
 	}
-	if s.state == Fresh || s.state == Bootstrapping {
+	if s.state == Fresh || s.state == Bootstrapping || s.state == Joining {
 		s.waits = false // its etcd is on the way to the others
 	}
 	return s
@@ -96,23 +97,49 @@ func (r *remote) guard(ctx context.Context, p Peer) (status, error) {
 	return s, json.NewDecoder(io.LimitReader(response.Body, 4096)).Decode(&s)
 }
 
+// generations asks the guards of all others.
+func (r *remote) generations(ctx context.Context, others []Peer) []restore.Generation {
+	list := make([]restore.Generation, len(others))
+	var group sync.WaitGroup
+	for i, p := range others {
+		group.Go(func() {
+			if answer, err := r.guard(ctx, p); err == nil && answer.Name == p.Name {
+				list[i] = answer.Restored
+			}
+		})
+	}
+	group.Wait()
+	return list
+}
+
 // join makes this node a new member of a cluster that runs, in place of the one that has its address: a member that lost
-// its data must not come back as itself (raft relies on what a member has promised). It returns all members.
+// its data must not come back as itself (raft relies on what a member has promised). The second member of a cluster of one has
+// no vote before it has caught up (promote), so that the cluster goes on when this node fails now. It returns all members.
 func (r *remote) join(ctx context.Context, running, own Peer) (members []Peer, err error) {
 	err = r.with(ctx, running, func(ctx context.Context, c *clientv3.Client) error {
 		list, err := c.MemberList(ctx)
 		if err != nil {
 			return err
 		}
+		voters := 0
 		for _, m := range list.Members {
-			if m.Name != own.Name && !slices.Contains(m.PeerURLs, own.URL) {
-				continue
-			}
-			if _, err := c.MemberRemove(ctx, m.ID); err != nil {
-				return fmt.Errorf("cannot remove member %s (%x), which lost its data: %w", own.Name, m.ID, err)
+			ours := m.Name == own.Name || slices.Contains(m.PeerURLs, own.URL)
+			switch {
+			case ours:
+				if _, err := c.MemberRemove(ctx, m.ID); err != nil {
+					return fmt.Errorf("cannot remove member %s (%x), which lost its data: %w", own.Name, m.ID, err)
+				}
+			case m.IsLearner:
+				return fmt.Errorf("another node joins just now (%s): one at a time", strings.Join(m.PeerURLs, ", "))
+			default:
+				voters++
 			}
 		}
-		added, err := c.MemberAdd(ctx, []string{own.URL})
+		add := c.MemberAdd
+		if voters == 1 {
+			add = c.MemberAddAsLearner
+		}
+		added, err := add(ctx, []string{own.URL})
 		if err != nil {
 			return fmt.Errorf("cannot add this node: %w", err)
 		}
@@ -124,4 +151,25 @@ func (r *remote) join(ctx context.Context, running, own Peer) (members []Peer, e
 		return nil
 	})
 	return members, err
+}
+
+// promote asks the first other member that answers. etcd refuses while this node hasn't caught up.
+func (r *remote) promote(ctx context.Context, others []Peer, own Peer) {
+	for _, p := range others {
+		err := r.with(ctx, p, func(ctx context.Context, c *clientv3.Client) error {
+			list, err := c.MemberList(ctx)
+			if err != nil {
+				return err
+			}
+			for _, m := range list.Members {
+				if m.IsLearner && m.Name != "" && slices.Contains(m.PeerURLs, own.URL) {
+					_, _ = c.MemberPromote(ctx, m.ID) // it is asked again
+				}
+			}
+			return nil
+		})
+		if err == nil {
+			return
+		}
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/slipway-os/slipway/images/components/etcd/restore"
 )
 
 // statusPath is the one thing a guard answers.
@@ -18,6 +20,8 @@ const statusPath = "/v1/state"
 type status struct {
 	Name  string `json:"name"`
 	State State  `json:"state"`
+	// Restored is the newest restore of the cluster that the node knows of.
+	Restored restore.Generation `json:"restored,omitzero"`
 }
 
 // server tells other control planes how this node stands.
@@ -27,8 +31,8 @@ type server struct {
 	http *http.Server
 }
 
-func newServer(name string, state State) *server {
-	s := &server{said: status{name, state}}
+func newServer(name string) *server {
+	s := &server{said: status{Name: name}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
@@ -49,6 +53,18 @@ func (s *server) set(state State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.said.State = state
+}
+
+func (s *server) tell(state State, g restore.Generation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.said.State, s.said.Restored = state, g
+}
+
+func (s *server) generation() restore.Generation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said.Restored
 }
 
 func (s *server) close() { s.http.Close() }
