@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
@@ -70,6 +71,9 @@ func (w *writer) environment() {
 			bootspec.EnvEtcdEndpoints+"="+endpoints,
 			bootspec.EnvEtcdCluster+"="+members,
 			bootspec.EnvAPIServerCount+"="+fmt.Sprint(len(c.ControlPlanes())))
+		if h := time.Duration(c.Etcd.Heartbeat); h != 0 {
+			lines = append(lines, fmt.Sprintf("%s=%d", bootspec.EnvEtcdHeartbeat, h.Milliseconds()), fmt.Sprintf("%s=%d", bootspec.EnvEtcdElection, 10*h.Milliseconds()))
+		}
 	}
 	w.add(bootspec.NodeEnvironment, 0o644, []byte(strings.Join(lines, "\n")+"\n"))
 }

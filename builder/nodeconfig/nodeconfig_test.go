@@ -259,6 +259,23 @@ func TestReference(t *testing.T) {
 	}
 }
 
+// TestHeartbeat: etcd has its own default unless the document says otherwise, and then elects after ten of them.
+func TestHeartbeat(t *testing.T) {
+	c := parse(t, string(cluster.Reference()))
+	if _, tree := render(t, c, identity(t, c), "cp-1"); strings.Contains(tree, "SLIPWAY_ETCD_HEARTBEAT=") {
+		t.Error("the document doesn't say it")
+	}
+	c = parse(t, string(cluster.Reference())+"\netcd: {heartbeat: 1500ms}\n")
+	if _, tree := render(t, c, identity(t, c), "cp-1"); !strings.Contains(tree, "SLIPWAY_ETCD_HEARTBEAT=1500\nSLIPWAY_ETCD_ELECTION=15000\n") {
+		t.Errorf("the heartbeat is missing in\n%s", redact(tree))
+	}
+	for _, bad := range []string{"10ms", "6s", "-1s"} {
+		if _, err := cluster.Parse("c.yaml", []byte(string(cluster.Reference())+"\netcd: {heartbeat: "+bad+"}\n")); err == nil || !strings.Contains(err.Error(), "etcd.heartbeat") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
 // TestVirtualAddressOnVLAN: the link is the kernel's, and the name of the endpoint is in the document.
 func TestVirtualAddressOnVLAN(t *testing.T) {
 	doc := strings.Replace(string(cluster.Reference()), "gateway: 10.1.0.1}", "gateway: 10.1.0.1, vlan: 10}", 1)

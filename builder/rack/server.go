@@ -1,6 +1,7 @@
 package rack
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
 // serverName names the boot server among the rack's processes.
@@ -30,7 +32,7 @@ func (r *rack) startServer(ctx context.Context) error {
 	document := r.File
 	if document == "" {
 		document = filepath.Join(r.dir, "cluster.yaml")
-		if err := os.WriteFile(document, r.Document, 0o600); err != nil {
+		if err := os.WriteFile(document, patient(r.Cluster, r.Document), 0o600); err != nil {
 			return fmt.Errorf("cannot start the boot server: %w", err)
 		}
 	}
@@ -54,6 +56,15 @@ func (r *rack) startServer(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// patient is a shipped example for a host that emulates more machines than it has processors: there etcd's messages take
+// seconds, and with its usual heartbeat it loses its leader again and again. Documents of users' own are served as they are.
+func patient(c *cluster.Cluster, document []byte) []byte {
+	if !crowded(c) || len(c.ControlPlanes()) == 1 || c.Etcd.Heartbeat != 0 || c.Etcd.Backup != nil {
+		return document
+	}
+	return append(bytes.TrimRight(bytes.Clone(document), "\n"), "\netcd: {heartbeat: 2s}\n"...)
 }
 
 // base is the boot server's base URL.

@@ -46,6 +46,8 @@ const (
 	EnvClusterName     = "SLIPWAY_CLUSTER_NAME"     // lab
 	EnvEtcdEndpoints   = "SLIPWAY_ETCD_ENDPOINTS"   // https://10.1.0.11:2379[,...]            (control plane only)
 	EnvEtcdCluster     = "SLIPWAY_ETCD_CLUSTER"     // cp-1=https://10.1.0.11:2380[,...]       (control plane only)
+	EnvEtcdHeartbeat   = "SLIPWAY_ETCD_HEARTBEAT"   // milliseconds, only where the document says it  (control plane only)
+	EnvEtcdElection    = "SLIPWAY_ETCD_ELECTION"    // milliseconds, likewise
 	EnvAPIServerCount  = "SLIPWAY_API_SERVER_COUNT" // 1                                       (control plane only)
 	EnvServiceAccounts = "SLIPWAY_SERVICE_ACCOUNTS" // issuer URL: https://kubernetes.default.svc.cluster.local
 )

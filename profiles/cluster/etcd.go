@@ -15,6 +15,10 @@ import (
 // Etcd is what is said of etcd.
 type Etcd struct {
 	Backup *Backup `yaml:"backup"` // nil: control planes keep no snapshots
+	// Heartbeat is how often the leader tells the others that it is there; after ten in vain they elect another. 0: etcd's
+	// default, 100 ms. It should be about the time that the slowest two members need for a message and an answer
+	// (https://etcd.io/docs/v3.6/tuning/).
+	Heartbeat Interval `yaml:"heartbeat"`
 }
 
 // Backup is how each control plane keeps snapshots of its etcd.
@@ -81,6 +85,19 @@ func (b *Backup) setDefaults(source *document.Source) {
 	}
 	if !source.Has("etcd.backup.directory") {
 		b.Directory = BackupDirectory
+	}
+}
+
+// Bounds of the heartbeat: etcd takes election timeouts of up to 50 s.
+const (
+	minHeartbeat = 50 * time.Millisecond
+	maxHeartbeat = 5 * time.Second
+)
+
+// heartbeat checks the leader's heartbeat.
+func (k *check) heartbeat(i Interval) {
+	if d := time.Duration(i); d != 0 && (d < minHeartbeat || d > maxHeartbeat) {
+		k.fault("etcd.heartbeat", fmt.Sprintf("from %s to %s; 100ms suits machines in one room", minHeartbeat, maxHeartbeat), "%s is out of range", d)
 	}
 }
 

@@ -71,6 +71,7 @@ func (k *check) cluster(c *Cluster) {
 	k.networks(c)
 	k.kubernetes(c)
 	k.backup(c.Etcd.Backup)
+	k.heartbeat(c.Etcd.Heartbeat)
 	k.overlaps(c)
 	k.provisioning(c)
 	for i, a := range c.DNS {

@@ -111,7 +111,7 @@ func TestTargetUnits(t *testing.T) {
 func TestUnitVariables(t *testing.T) {
 	known := []string{
 		bootspec.EnvNodeName, bootspec.EnvNodeAddress, bootspec.EnvPodAddress, bootspec.EnvPodCIDR, bootspec.EnvServiceCIDR,
-		bootspec.EnvClusterName, bootspec.EnvAPIServer, bootspec.EnvEtcdEndpoints, bootspec.EnvEtcdCluster, bootspec.EnvServiceAccounts,
+		bootspec.EnvClusterName, bootspec.EnvAPIServer, bootspec.EnvEtcdEndpoints, bootspec.EnvEtcdCluster, bootspec.EnvEtcdHeartbeat, bootspec.EnvEtcdElection, bootspec.EnvServiceAccounts,
 		"SLIPWAY_NODE_LABELS", "SLIPWAY_ETCD_STATE", // the last is from the etcd guard
 	}
 	for _, f := range load(t, role.Embedded(), "control-plane").Files {
