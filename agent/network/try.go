@@ -152,14 +152,5 @@ func document(before, now []LinkState, want bootspec.Network) bootspec.Network {
 		}
 		links = append(links, l)
 	}
-	return bootspec.Network{Links: ordered(links)}
-}
-
-// ordered puts network cards before bonds, those before bridges and VLANs.
-func ordered(links []bootspec.Link) []bootspec.Link {
-	order := []string{bootspec.KindPhysical, bootspec.KindBond, bootspec.KindVLAN, bootspec.KindBridge}
-	slices.SortStableFunc(links, func(a, b bootspec.Link) int {
-		return slices.Index(order, a.Kind) - slices.Index(order, b.Kind)
-	})
-	return links
+	return bootspec.Network{Links: bootspec.Arrange(links)}
 }

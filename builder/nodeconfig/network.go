@@ -14,7 +14,7 @@ func Network(c *cluster.Cluster, n *cluster.Node) bootspec.Network {
 	for _, l := range n.Links {
 		b.add(l)
 	}
-	links := arrange(b.links)
+	links := bootspec.Arrange(b.links)
 	fit(links)
 	network := bootspec.Network{Links: links, DNS: slices.Clone(c.DNS)}
 	for _, l := range n.Links {
@@ -73,41 +73,6 @@ func (b *linkBuilder) add(l cluster.Link) {
 	b.links = append(b.links, link)
 }
 
-// arrange puts network cards first, then each link after those it is on or made of, else as they came.
-func arrange(links []bootspec.Link) []bootspec.Link {
-	var sorted []bootspec.Link
-	placed := map[string]bool{}
-	var place func(l bootspec.Link)
-	place = func(l bootspec.Link) {
-		if placed[l.Name] {
-			return
-		}
-		placed[l.Name] = true
-		for _, under := range links {
-			if slices.Contains(below(l), under.Name) {
-				place(under)
-			}
-		}
-		sorted = append(sorted, l)
-	}
-	for _, physical := range []bool{true, false} {
-		for _, l := range links {
-			if (l.Kind == bootspec.KindPhysical) == physical {
-				place(l)
-			}
-		}
-	}
-	return sorted
-}
-
-// below is the names of what a link is on or made of.
-func below(l bootspec.Link) []string {
-	if l.VLAN != nil {
-		return []string{l.VLAN.Parent}
-	}
-	return l.Members
-}
-
 // routes are the ways through a network, once for each network: its own routes, and the default ones through its gateways.
 // An external network is preferred to the management network, and that to others.
 func (b *linkBuilder) routes(name string, network cluster.Network) []bootspec.Route {
@@ -149,7 +114,7 @@ func fit(links []bootspec.Link) {
 	for _, upper := range slices.Backward(links) {
 		for i := range links {
 			l := &links[i]
-			if !slices.Contains(below(upper), l.Name) {
+			if !slices.Contains(upper.Below(), l.Name) {
 				continue
 			}
 			if upper.Kind == bootspec.KindBond {

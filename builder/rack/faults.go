@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -153,13 +152,9 @@ func (r *rack) answering(ctx context.Context) (string, error) {
 
 // leader is the control plane whose etcd leads, as `slipway status --nodes` finds out.
 func (r *rack) leader(ctx context.Context) (string, error) {
-	document := r.File
-	if document == "" {
-		document = filepath.Join(r.dir, "cluster.yaml")
-	}
 	for deadline := time.Now().Add(r.stretched(recovery)); ; {
 		var out bytes.Buffer
-		cmd := exec.CommandContext(ctx, r.Slipway, "status", "--nodes", "--cluster", document, "--identity", r.Identity, "--output", "json")
+		cmd := exec.CommandContext(ctx, r.Slipway, "status", "--nodes", "--cluster", r.document(), "--identity", r.Identity, "--output", "json")
 		cmd.Stdout = &out
 		err := r.space.start(cmd)
 		if err == nil {

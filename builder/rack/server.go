@@ -29,9 +29,8 @@ const serverStarts = 20 * time.Second
 
 // startServer starts `slipway serve` in the namespace and waits until it answers.
 func (r *rack) startServer(ctx context.Context) error {
-	document := r.File
-	if document == "" {
-		document = filepath.Join(r.dir, "cluster.yaml")
+	document := r.document()
+	if r.File == "" {
 		if err := os.WriteFile(document, patient(r.Cluster, r.Document), 0o600); err != nil {
 			return fmt.Errorf("cannot start the boot server: %w", err)
 		}
@@ -56,6 +55,14 @@ func (r *rack) startServer(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// document is the file that the boot server reads: the user's, or this run's copy of a shipped example.
+func (r *rack) document() string {
+	if r.File != "" {
+		return r.File
+	}
+	return filepath.Join(r.dir, "cluster.yaml")
 }
 
 // patient is a shipped example for a host that emulates more machines than it has processors: there etcd's messages take

@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
-	"runtime"
-	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/nodes"
 )
 
@@ -84,30 +80,5 @@ func check(ctx context.Context, a *app, flags *checkFlags, file string) error {
 
 // findEtcd is the images' etcd for this machine: given, or the component.
 func findEtcd(ctx context.Context, a *app, flags *checkFlags) (string, error) {
-	if flags.etcd != "" {
-		return filepath.Abs(flags.etcd)
-	}
-	images, err := flags.images.imagesDir()
-	if err != nil {
-		return "", fmt.Errorf("cannot find etcd for the drill: %w (or --etcd)", err)
-	}
-	cache, err := a.cacheDir()
-	if err != nil {
-		return "", err
-	}
-	p := newProgress(a)
-	defer p.end()
-	builder, err := component.New(component.Options{ImagesDir: images, CacheDir: cache, Progress: p.building})
-	if err != nil {
-		return "", err
-	}
-	built, err := builder.Build(ctx, "etcd", runtime.GOARCH)
-	if err != nil {
-		return "", fmt.Errorf("cannot build etcd for the drill: %w", err)
-	}
-	i := slices.IndexFunc(built.Files, func(f component.File) bool { return f.Path == "/usr/bin/etcd" })
-	if i < 0 {
-		return "", errors.New("cannot find etcd for the drill: the component etcd has no /usr/bin/etcd")
-	}
-	return built.Files[i].Source, nil
+	return findProgram(ctx, a, flags.images, program{what: "etcd for the drill", flag: "--etcd", given: flags.etcd, component: "etcd", path: "/usr/bin/etcd"})
 }

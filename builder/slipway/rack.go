@@ -7,13 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/nodes"
 	"github.com/slipway-os/slipway/builder/rack"
 )
@@ -124,30 +121,5 @@ func rackUp(ctx context.Context, a *app, flags rackFlags, d *clusterDocument) er
 
 // findKubectl is the program that is kubectl when called by that name: given, or the control plane's component.
 func findKubectl(ctx context.Context, a *app, flags *rackFlags) (string, error) {
-	if flags.kubectl != "" {
-		return filepath.Abs(flags.kubectl)
-	}
-	images, err := flags.images.imagesDir()
-	if err != nil {
-		return "", fmt.Errorf("cannot find kubectl: %w (or --kubectl)", err)
-	}
-	cache, err := a.cacheDir()
-	if err != nil {
-		return "", err
-	}
-	p := newProgress(a)
-	defer p.end()
-	builder, err := component.New(component.Options{ImagesDir: images, CacheDir: cache, Progress: p.building})
-	if err != nil {
-		return "", err
-	}
-	built, err := builder.Build(ctx, "kube-control-plane", runtime.GOARCH)
-	if err != nil {
-		return "", fmt.Errorf("cannot build kubectl: %w", err)
-	}
-	i := slices.IndexFunc(built.Files, func(f component.File) bool { return f.Path == "/usr/bin/kube" })
-	if i < 0 {
-		return "", errors.New("cannot find kubectl: the component kube-control-plane has no /usr/bin/kube")
-	}
-	return built.Files[i].Source, nil
+	return findProgram(ctx, a, flags.images, program{what: "kubectl", flag: "--kubectl", given: flags.kubectl, component: "kube-control-plane", path: "/usr/bin/kube"})
 }

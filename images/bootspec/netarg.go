@@ -30,10 +30,7 @@ func (n Network) Shape() Network {
 func (n Network) Top() []string {
 	var names []string
 	for _, l := range n.Links {
-		below := func(u Link) bool {
-			return slices.Contains(u.Members, l.Name) || u.VLAN != nil && u.VLAN.Parent == l.Name
-		}
-		if !slices.ContainsFunc(n.Links, below) {
+		if !slices.ContainsFunc(n.Links, func(u Link) bool { return slices.Contains(u.Below(), l.Name) }) {
 			names = append(names, l.Name)
 		}
 	}

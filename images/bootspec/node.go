@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Version is the version of the documents in this package.
@@ -106,6 +107,41 @@ type Link struct {
 	VLAN      *VLAN          `json:"vlan,omitempty"`
 	Members   []string       `json:"members,omitempty"` // of a bond or bridge; links before it
 	Bond      *Bond          `json:"bond,omitempty"`
+}
+
+// Below is the names of the links that the link is on or made of.
+func (l Link) Below() []string {
+	if l.VLAN != nil {
+		return []string{l.VLAN.Parent}
+	}
+	return l.Members
+}
+
+// Arrange puts network cards first, then each link after those it is on or made of, else as they came.
+func Arrange(links []Link) []Link {
+	var sorted []Link
+	placed := map[string]bool{}
+	var place func(l Link)
+	place = func(l Link) {
+		if placed[l.Name] {
+			return
+		}
+		placed[l.Name] = true
+		for _, under := range links {
+			if slices.Contains(l.Below(), under.Name) {
+				place(under)
+			}
+		}
+		sorted = append(sorted, l)
+	}
+	for _, physical := range []bool{true, false} {
+		for _, l := range links {
+			if (l.Kind == KindPhysical) == physical {
+				place(l)
+			}
+		}
+	}
+	return sorted
 }
 
 // Match finds a physical network interface.

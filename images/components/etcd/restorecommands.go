@@ -28,7 +28,11 @@ func registerRestore(flags *flag.FlagSet) restoreFlags {
 	}
 }
 
-func (f restoreFlags) generation() (restore.Generation, error) {
+// parse reads the arguments and tells which restore they speak of.
+func (f restoreFlags) parse(flags *flag.FlagSet, args []string) (restore.Generation, error) {
+	if err := flags.Parse(args); err != nil {
+		return restore.Generation{}, err
+	}
 	at, err := time.Parse(time.RFC3339, *f.at)
 	if err != nil || *f.on == "" {
 		return restore.Generation{}, errors.New("--at is a time like 2026-03-01T12:00:00Z, --on a node")
@@ -43,10 +47,7 @@ func restoreCommand(_ context.Context, args []string) error {
 	name := flags.String("name", "", "this node's name")
 	url := flags.String("peer-url", "", "https://ADDRESS:2380")
 	common := registerRestore(flags)
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	g, err := common.generation()
+	g, err := common.parse(flags, args)
 	if err != nil {
 		return err
 	}
@@ -57,10 +58,7 @@ func restoreCommand(_ context.Context, args []string) error {
 func asideCommand(_ context.Context, args []string) error {
 	flags := flag.NewFlagSet("slipway-etcd set-aside", flag.ContinueOnError)
 	common := registerRestore(flags)
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	g, err := common.generation()
+	g, err := common.parse(flags, args)
 	if err != nil {
 		return err
 	}
@@ -71,10 +69,7 @@ func asideCommand(_ context.Context, args []string) error {
 func decideCommand(_ context.Context, args []string) error {
 	flags := flag.NewFlagSet("slipway-etcd decide", flag.ContinueOnError)
 	common := registerRestore(flags)
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	g, err := common.generation()
+	g, err := common.parse(flags, args)
 	if err != nil {
 		return err
 	}
