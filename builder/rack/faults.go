@@ -118,6 +118,9 @@ func (r *rack) powerAgain(ctx context.Context, m *machine) (float64, error) {
 			boot := n.Boot()
 			for _, e := range boot.Events {
 				if n.Name == m.node.Name && e.Event == bootspec.EventReady && e.Time.After(started) {
+					if again, err := r.machineOf(n.Name); err == nil && crowded(r.Cluster) {
+						again.yield(readyShare)
+					}
 					return e.Time.Sub(started).Seconds(), nil
 				}
 			}

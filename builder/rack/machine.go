@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type machine struct {
 	qmp    string // socket
 	*process
 	started time.Time
+	yields  bool // since its node is Ready
 }
 
 // spec is what a machine is made of.
@@ -123,10 +125,7 @@ func (r *rack) startMachine(node *cluster.Node, nics []tap) error {
 		return fmt.Errorf("cannot power on %s: %w", node.Name, err)
 	}
 	r.machines = append(r.machines, m)
-	if nice := r.share(node); nice > 0 {
-		// It runs as well without.
-		_ = unix.Setpriority(unix.PRIO_PROCESS, m.cmd.Process.Pid, nice)
-	}
+	m.yield(r.share(node))
 	return nil
 }
 
@@ -147,6 +146,23 @@ func (r *rack) share(node *cluster.Node) int {
 		return 4
 	}
 	return 0
+}
+
+// readyShare is the nice value of every machine of a crowded rack whose node is Ready: those that still start go before it.
+const readyShare = 10
+
+// yield sets the nice value of a machine, of each of its threads: those that QEMU starts later have their parent's. It runs
+// as well without.
+func (m *machine) yield(nice int) {
+	if nice == 0 {
+		return
+	}
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", m.cmd.Process.Pid))
+	for _, t := range threads {
+		if id, err := strconv.Atoi(t.Name()); err == nil {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
+		}
+	}
 }
 
 // ended describes a machine that is off although nobody powered it off.

@@ -62,6 +62,7 @@ func (r *rack) watch(ctx context.Context) ([]Timeline, error) {
 			return nil, err
 		}
 		screen.show(timelines)
+		r.giveWay(timelines)
 		if !slices.ContainsFunc(timelines, func(t Timeline) bool { return !t.ready() }) {
 			return timelines, nil
 		}
@@ -76,6 +77,16 @@ func (r *rack) watch(ctx context.Context) ([]Timeline, error) {
 			writeTimelines(r.Out, timelines)
 			return timelines, slowest(timelines, context.Cause(ctx))
 		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// giveWay lets machines whose node is Ready yield to those that still start, where the processors are too few for all.
+func (r *rack) giveWay(timelines []Timeline) {
+	for i, t := range timelines {
+		if m := r.machines[i]; crowded(r.Cluster) && t.ready() && !m.yields && m.running() {
+			m.yield(readyShare)
+			m.yields = true
 		}
 	}
 }
