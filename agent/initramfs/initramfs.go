@@ -32,21 +32,22 @@ import (
 
 // boot is what the steps know of each other.
 type boot struct {
-	console *console.Console
-	log     *slog.Logger
-	args    map[string]string
-	root    bootspec.Root
-	lease   network.Lease
-	client  *http.Client
-	sender  *status.Sender
-	loader  *modules.Loader
-	medium  *media.Medium // what the machine booted from; nil: the network
-	local   bool          // boot from a medium
-	search  media.Search
-	image   *os.File // the root image in memory
-	device  string   // /dev/dm-0
-	config  []byte   // the node's Ignition configuration: a secret
-	again   bool     // the boot server wants the node to install itself once more
+	console    *console.Console
+	log        *slog.Logger
+	args       map[string]string
+	root       bootspec.Root
+	lease      network.Lease
+	client     *http.Client
+	sender     *status.Sender
+	loader     *modules.Loader
+	medium     *media.Medium // what the machine booted from; nil: the network
+	local      bool          // boot from a medium
+	search     media.Search
+	image      *os.File // the root image in memory
+	device     string   // /dev/dm-0
+	config     []byte   // the node's Ignition configuration: a secret
+	configured bool     // it came from the medium
+	again      bool     // the boot server wants the node to install itself once more
 
 }
 

@@ -123,7 +123,7 @@ func (b *boot) readConfig(ctx context.Context) error {
 	if err != nil {
 		return stopError{err}
 	}
-	b.config = config.Document
+	b.config, b.configured = config.Document, true
 	node, err := provision.NodeDocument(b.config)
 	if err != nil {
 		return stopError{fmt.Errorf("configuration of %s on the medium: %w", config.Node, err)}
@@ -151,17 +151,28 @@ func reportingMAC(n bootspec.Node) string {
 }
 
 // espDevice is the partition with the boot entries, if it can be written; else nothing.
-func (b *boot) espDevice() string {
+func (b *boot) espDevice() string { return b.writable(bootspec.LabelESP) }
+
+// configDevice is the partition that the node's configuration came from, if it can be written; else nothing.
+func (b *boot) configDevice() string {
+	if !b.configured {
+		return ""
+	}
+	return b.writable(bootspec.LabelConfig)
+}
+
+// writable is the device of a partition of the medium; empty: there is none that can be written.
+func (b *boot) writable(label string) string {
 	if b.medium == nil || b.medium.Drive.Optical || b.medium.Drive.ReadOnly {
 		return ""
 	}
-	p, ok := b.medium.Disk.Partition(bootspec.LabelESP)
+	p, ok := b.medium.Disk.Partition(label)
 	if !ok {
 		return ""
 	}
 	device, err := b.medium.Device(p, true)
 	if err != nil {
-		b.log.Warn("boot entries cannot be written", "cause", err)
+		b.log.Warn("a partition of the medium cannot be written", "label", label, "cause", err)
 		return ""
 	}
 	return device

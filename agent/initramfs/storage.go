@@ -72,6 +72,9 @@ func (b *boot) mountState(ctx context.Context, node bootspec.Node) error {
 		return err
 	}
 	folder, err := nodeFolder(stateFolder, node)
+	if err == nil {
+		err = b.forget(stateFolder, folder)
+	}
 	if err != nil {
 		return stopError{fmt.Errorf("state on %s: %w", device, err)}
 	}
@@ -191,6 +194,26 @@ func nodeFolder(state string, node bootspec.Node) (string, error) {
 		return "", fmt.Errorf("cannot make the node's folder: %w", err)
 	}
 	return filepath.Join(state, folder), nil
+}
+
+// forgotten is where a node's folder goes before it is deleted: a power cut in the middle leaves no half of a state.
+const forgotten = ".forgotten"
+
+// forget empties a node's folder when an operator has asked for that (bootspec.ResetMarker), and ends what an earlier boot has
+// not come to the end of.
+func (b *boot) forget(state, folder string) error {
+	leaving := filepath.Join(state, forgotten)
+	_, err := os.Lstat(filepath.Join(folder, bootspec.ResetMarker))
+	if err == nil {
+		b.log.Info("the state is forgotten: this node was reset", "folder", folder)
+		err = errors.Join(os.RemoveAll(leaving), os.Rename(folder, leaving), os.Mkdir(folder, 0o755))
+	} else if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	if err := errors.Join(err, os.RemoveAll(leaving)); err != nil {
+		return fmt.Errorf("cannot forget the node's state: %w", err)
+	}
+	return nil
 }
 
 // loadFileSystem loads a file system's driver, from the root image if the initrd hasn't it.

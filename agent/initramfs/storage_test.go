@@ -1,6 +1,7 @@
 package initramfs
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,33 @@ func TestEachNodeHasItsOwnState(t *testing.T) {
 		if folder, err := nodeFolder(dir, n); err == nil {
 			t.Errorf("%+v has folder %s", n, folder)
 		}
+	}
+}
+
+func TestAResetForgetsOneNodesState(t *testing.T) {
+	dir := t.TempDir()
+	b := &boot{log: slog.New(slog.DiscardHandler)}
+	for _, name := range []string{"worker-1", "worker-2"} {
+		folder, err := nodeFolder(dir, bootspec.Node{Cluster: "lab", Name: name})
+		must(t, err, os.MkdirAll(filepath.Join(folder, "lib/etcd"), 0o700), os.WriteFile(filepath.Join(folder, "lib/etcd/data"), nil, 0o600))
+	}
+	one := filepath.Join(dir, "lab/worker-1")
+	before := tree(t, dir)
+	must(t, b.forget(dir, one))
+	if got := tree(t, dir); got != before {
+		t.Errorf("nobody asked, and now there is\n%s", got)
+	}
+	must(t, os.WriteFile(filepath.Join(one, bootspec.ResetMarker), nil, 0o600), b.forget(dir, one))
+	if got := tree(t, one); got != "" {
+		t.Errorf("left of the node's state:\n%s", got)
+	}
+	if got := tree(t, dir); !strings.Contains(got, "worker-2/lib/etcd/data") || strings.Contains(got, forgotten) {
+		t.Errorf("there is\n%s", got)
+	}
+	// A power cut while the folder is deleted: the next boot ends that.
+	must(t, os.MkdirAll(filepath.Join(dir, forgotten, "lib"), 0o700), b.forget(dir, one))
+	if got := tree(t, dir); strings.Contains(got, forgotten) {
+		t.Errorf("there is\n%s", got)
 	}
 }
 

@@ -70,7 +70,7 @@ func (b *boot) writeRecord(ctx context.Context) error {
 	defer cancel()
 	_ = b.sender.Flush(ctx) // what it can't deliver is pending
 	record, err := json.MarshalIndent(bootspec.BootState{
-		MAC: b.lease.MAC, Server: b.lease.Server, Image: b.root.Image, ESP: b.espDevice(), Pending: b.sender.Pending(),
+		MAC: b.lease.MAC, Server: b.lease.Server, Image: b.root.Image, ESP: b.espDevice(), Config: b.configDevice(), Pending: b.sender.Pending(),
 	}, "", "  ")
 	if err != nil {
 		return err

@@ -1,8 +1,9 @@
 // Package manage is a running node's management API (images/bootspec, manage.go): how the node is, its journal, a snapshot
-// of its etcd, and its restore from one (restore.go).
+// of its etcd, its restore from one (restore.go), a newer configuration for it (renew.go), and the
+// end of all that it keeps (reset.go).
 //
 // It serves operators only: clients with a certificate of the cluster's authority whose organisation is that of operators.
-// Nobody else gets past the handshake. It changes nothing on the node but etcd's data, and no answer but the snapshot and the journal holds
+// Nobody else gets past the handshake. No answer but the snapshot and the journal holds
 // what units or users wrote: of the node's own keys and configuration nothing is ever sent.
 package manage
 
@@ -25,7 +26,6 @@ import (
 	"time"
 
 	"github.com/slipway-os/slipway/agent/backup"
-	"github.com/slipway-os/slipway/agent/units"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -60,10 +60,10 @@ type Node struct {
 type Server struct {
 	node    Node
 	streams chan struct{}
-	units   func(ctx context.Context, target string) ([]units.State, error)
 	keeper  *backup.Keeper // nil: there are no scheduled snapshots
 
 	restoring sync.Mutex // one restore of etcd at a time
+	renewals  renewals
 }
 
 // New makes a server.
@@ -71,7 +71,7 @@ func New(n Node) *Server {
 	if n.Control == nil {
 		n.Control = systemdControl{}
 	}
-	s := &Server{node: n, streams: make(chan struct{}, maxStreams), units: systemd}
+	s := &Server{node: n, streams: make(chan struct{}, maxStreams)}
 	if n.Backup != nil && n.Role == controlPlane {
 		s.keeper = &backup.Keeper{Plan: *n.Backup, Node: n.Name, Take: s.take, Log: n.Log, MinFree: minFree}
 	}
@@ -174,6 +174,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("PUT "+bootspec.RouteEtcdRestore, patient(s.etcdChange(s.prepareRestore)))
 	mux.HandleFunc("POST "+bootspec.RouteEtcdSetAside, patient(s.etcdChange(s.prepareAside)))
 	mux.HandleFunc("POST "+bootspec.RouteEtcdApply, patient(s.etcdChange(s.apply)))
+	mux.HandleFunc("POST "+bootspec.RouteRenew, patient(s.renew))
+	mux.HandleFunc("POST "+bootspec.RouteReset, s.reset)
 	return mux
 }
 

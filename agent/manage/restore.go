@@ -34,9 +34,16 @@ const (
 	walRoom   = 256 << 20 // bytes that new data needs besides the database
 )
 
-// Control restarts units: it doesn't wait, and their order is that of the units.
+// Control is systemd.
 type Control interface {
+	// Units are those that a target pulls in.
+	Units(ctx context.Context, target string) ([]units.State, error)
+	// Restart doesn't wait, and the order of several is that of the units.
 	Restart(ctx context.Context, unit string) error
+	// RestartAndWait waits until the unit has started, or failed to.
+	RestartAndWait(ctx context.Context, unit string) error
+	// Reboot restarts the machine in an orderly way. It doesn't wait.
+	Reboot(ctx context.Context) error
 }
 
 // systemdControl is the real one.
@@ -49,6 +56,24 @@ func (systemdControl) Restart(ctx context.Context, unit string) error {
 	}
 	defer m.Close()
 	return m.QueueRestart(ctx, unit)
+}
+
+func (systemdControl) Reboot(ctx context.Context) error {
+	m, err := units.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Reboot(ctx)
+}
+
+func (systemdControl) RestartAndWait(ctx context.Context, unit string) error {
+	m, err := units.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Restart(ctx, unit)
 }
 
 // generation is the restore that a request is of.

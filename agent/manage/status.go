@@ -55,10 +55,11 @@ func (s *Server) look(ctx context.Context) bootspec.LiveStatus {
 	l.Image, err = environment(filepath.Join(s.node.Root, bootspec.ImageRelease), "SLIPWAY_IMAGE")
 	keep(err)
 	keep(kernel(&l))
-	states, err := s.units(ctx, s.node.Target)
+	states, err := s.node.Control.Units(ctx, s.node.Target)
 	keep(err)
 	for _, u := range states {
-		l.Units = append(l.Units, bootspec.UnitStatus{Name: u.Name, Active: u.Active, Sub: u.Sub, Restarts: u.Restarts, Failing: u.Failing()})
+		cpu, memory := used(filepath.Join(s.node.Root, "/sys/fs/cgroup/system.slice", u.Name))
+		l.Units = append(l.Units, bootspec.UnitStatus{Name: u.Name, Active: u.Active, Sub: u.Sub, Restarts: u.Restarts, Failing: u.Failing(), CPU: cpu, Memory: memory})
 	}
 	l.Certificates, err = certificates(s.node.Root)
 	keep(err)
@@ -72,11 +73,28 @@ func (s *Server) look(ctx context.Context) bootspec.LiveStatus {
 		l.Backup = &bootspec.BackupStatus{Every: s.node.Backup.EverySeconds}
 		l.Backup.Newest, l.Backup.Fault = s.keeper.Status()
 	}
+	l.Renewal = s.renewal()
 	return l
 }
 
-// systemd asks for the units of the role.
-func systemd(ctx context.Context, target string) ([]units.State, error) {
+// used is what a unit's control group has used (Documentation/admin-guide/cgroup-v2): zeros when it has none.
+func used(group string) (cpu bootspec.Millis, memory int64) {
+	if text, err := os.ReadFile(filepath.Join(group, "cpu.stat")); err == nil {
+		for line := range strings.Lines(string(text)) {
+			if value, ok := strings.CutPrefix(strings.TrimSpace(line), "usage_usec "); ok {
+				n, _ := strconv.ParseInt(value, 10, 64)
+				cpu = bootspec.Millis(n / 1000)
+			}
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(group, "memory.current")); err == nil {
+		memory, _ = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	}
+	return cpu, memory
+}
+
+// Units asks systemd.
+func (systemdControl) Units(ctx context.Context, target string) ([]units.State, error) {
 	m, err := units.Dial(ctx)
 	if err != nil {
 		return nil, err

@@ -59,6 +59,14 @@ func (m *Manager) QueueRestart(ctx context.Context, unit string) error {
 	return nil
 }
 
+// Reboot has systemd stop everything and restart the machine; it doesn't wait.
+func (m *Manager) Reboot(ctx context.Context) error {
+	if _, err := m.conn.StartUnitContext(ctx, "reboot.target", "replace-irreversibly", nil); err != nil {
+		return fmt.Errorf("cannot reboot: %w", err)
+	}
+	return nil
+}
+
 // await queues a job and waits until it is done.
 func await(ctx context.Context, unit string, queue func(context.Context, string, string, chan<- string) (int, error)) error {
 	done := make(chan string, 1)

@@ -31,6 +31,7 @@ const (
 	headerLimit = 40 * time.Second
 	statusLimit = 10 * time.Second
 	maxRefusal  = 4 << 10 // bytes of an error's text
+	maxAnswer   = 1 << 20 // bytes of what a node says it did
 )
 
 // Operator asks nodes of a cluster with a certificate of its own.
@@ -107,6 +108,37 @@ func (c *Client) get(ctx context.Context, route string, query url.Values) (*http
 		return fail(fmt.Errorf("it says %s: %s", answer.Status, strings.TrimSpace(string(words))))
 	}
 	return answer, nil
+}
+
+// send has the node do something; its answer (JSON) goes into out. How long that may take is ctx's.
+func (c *Client) send(ctx context.Context, method, route string, body io.Reader, size int64, out any) error {
+	if t, ok := c.http.Transport.(*http.Transport); ok {
+		t.ResponseHeaderTimeout = 0
+	}
+	request, err := http.NewRequestWithContext(ctx, method, c.base+route, body)
+	if err != nil {
+		return err
+	}
+	request.ContentLength = size
+	answer, err := c.http.Do(request)
+	var wrong *url.Error
+	if errors.As(err, &wrong) {
+		err = wrong.Err // without the method and the URL
+	}
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	switch {
+	case err != nil:
+		return err
+	case answer.StatusCode == http.StatusNotFound:
+		return errors.New("its image has no such command: " + strings.TrimSpace(string(data)))
+	case answer.StatusCode != http.StatusOK:
+		return errors.New(strings.TrimSpace(string(data)))
+	}
+	return json.Unmarshal(data, out)
 }
 
 // Status is how the node is.

@@ -3,14 +3,12 @@ package nodes
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"filippo.io/age"
@@ -156,36 +154,13 @@ func (r *Restore) step(ctx context.Context, n *cluster.Node, method, route strin
 	defer cancel()
 	c := r.Operator.Node(n)
 	defer c.Close()
-	if t, ok := c.http.Transport.(*http.Transport); ok {
-		t.ResponseHeaderTimeout = 0 // the step's limit is ctx's
-	}
 	query := url.Values{"at": {r.At.UTC().Format(time.RFC3339)}, "on": {r.On.Name}}
-	request, err := http.NewRequestWithContext(ctx, method, c.base+route+"?"+query.Encode(), nil)
-	if err != nil {
-		return fail(err)
-	}
+	var size int64
+	var content io.Reader
 	if body != nil {
-		request.Body, request.ContentLength = body, r.Snapshot.Size
+		content, size = body, r.Snapshot.Size
 	}
-	answer, err := c.http.Do(request)
-	var wrong *url.Error
-	if errors.As(err, &wrong) {
-		err = wrong.Err // without the method and the URL
-	}
-	if err != nil {
-		return fail(err)
-	}
-	defer answer.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(answer.Body, maxRefusal))
-	switch {
-	case err != nil:
-		return fail(err)
-	case answer.StatusCode == http.StatusNotFound:
-		return fail(errors.New("its image has no such command: " + strings.TrimSpace(string(data))))
-	case answer.StatusCode != http.StatusOK:
-		return fail(errors.New(strings.TrimSpace(string(data))))
-	}
-	if err := json.Unmarshal(data, &change); err != nil {
+	if err := c.send(ctx, method, route+"?"+query.Encode(), content, size, &change); err != nil {
 		return fail(err)
 	}
 	return change, nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -154,27 +153,7 @@ func (j *restoreJob) ask(ctx context.Context, file string) error {
 	if j.yes {
 		return nil
 	}
-	in, words := j.command.InOrStdin(), j.command.ErrOrStderr()
-	if !terminal(in) {
-		return usage(j.command, errors.New("nobody can be asked here: add --yes to restore without a question"))
-	}
-	j.plan(words, file)
-	fmt.Fprint(words, "Type yes to go on: ")
-	answer := make(chan string, 1) // nobody waits for it any more after an interrupt
-	go func() {
-		line, _ := bufio.NewReader(in).ReadString('\n')
-		answer <- strings.TrimSpace(line)
-	}()
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(words)
-		return fmt.Errorf("interrupted, nothing was changed: %w", ctx.Err())
-	case line := <-answer:
-		if line != "yes" {
-			return errors.New("nothing was changed: the answer was not yes")
-		}
-	}
-	return nil
+	return confirm(ctx, j.command, func(w io.Writer) { j.plan(w, file) })
 }
 
 // change does it. From the first set-aside on, the way back is the same command again, or the data that was moved aside.

@@ -25,7 +25,19 @@ const (
 	// RouteEtcdSnapshot is a snapshot of the node's etcd, as a stream of bytes (GET): the database and its SHA-256 at the
 	// end (32 bytes), as etcd's own snapshot files. A stream that was cut has no matching SHA-256.
 	RouteEtcdSnapshot = "/v1/etcd/snapshot"
+	// RouteReset has the node forget what it keeps in its state (/var) and start anew (POST; query: node, its own name, so that
+	// nobody resets another one than meant). Its answer (JSON: Reset) comes before it goes down. Data volumes, the installation
+	// and its configuration stay.
+	RouteReset = "/v1/reset"
 )
+
+// Reset is what a node answers that forgets its state.
+type Reset struct {
+	Boot string `json:"boot"` // id of the boot that ends now
+}
+
+// ResetMarker in a node's /var says that the next boot shall forget all that is in it.
+const ResetMarker = ".slipway-reset"
 
 // MaxLiveStatus bounds a LiveStatus in bytes.
 const MaxLiveStatus = 1 << 20
@@ -42,9 +54,10 @@ type LiveStatus struct {
 	Units        []UnitStatus      `json:"units"`
 	Certificates []CertificateDate `json:"certificates"` // soonest first
 	Memory       Capacity          `json:"memory"`
-	Disks        []Capacity        `json:"disks"`            // file systems that are written to
-	Etcd         *EtcdStatus       `json:"etcd,omitempty"`   // control planes
-	Backup       *BackupStatus     `json:"backup,omitempty"` // where the node document has one
+	Disks        []Capacity        `json:"disks"`             // file systems that are written to
+	Etcd         *EtcdStatus       `json:"etcd,omitempty"`    // control planes
+	Backup       *BackupStatus     `json:"backup,omitempty"`  // where the node document has one
+	Renewal      *RenewalStatus    `json:"renewal,omitempty"` // the last one of this boot
 	Problems     []string          `json:"problems,omitempty"`
 }
 
@@ -55,6 +68,8 @@ type UnitStatus struct {
 	Sub      string `json:"sub"`
 	Restarts int    `json:"restarts,omitempty"`
 	Failing  bool   `json:"failing,omitempty"` // it needs somebody's attention
+	CPU      Millis `json:"cpu,omitempty"`     // processor time that it has taken since it started
+	Memory   int64  `json:"memory,omitempty"`  // bytes that it holds now, page cache included
 }
 
 // CertificateDate is when a certificate ends.

@@ -51,6 +51,9 @@ type BootState struct {
 	// ESP is the block device with the boot entries of the medium that this machine booted from; empty: it booted from the
 	// network, or nothing can be written there.
 	ESP string `json:"esp,omitempty"`
+	// Config is the block device with the configuration place that this machine's configuration came from; empty: it came from
+	// the boot server, or nothing can be written there.
+	Config string `json:"config,omitempty"`
 	// Pending are reports that could not be delivered yet.
 	Pending []Report `json:"pending,omitempty"`
 }

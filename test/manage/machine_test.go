@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/slipway-os/slipway/agent/manage"
+	"github.com/slipway-os/slipway/agent/units"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -107,6 +109,19 @@ func (s *supervisor) Restart(_ context.Context, unit string) error {
 		}
 	})
 	return nil
+}
+
+// RestartAndWait isn't what these machines are for.
+func (s *supervisor) RestartAndWait(_ context.Context, unit string) error {
+	return errors.New("cannot restart " + unit)
+}
+
+// Reboot isn't either.
+func (s *supervisor) Reboot(context.Context) error { return errors.New("cannot reboot") }
+
+// Units are not known.
+func (s *supervisor) Units(context.Context, string) ([]units.State, error) {
+	return nil, errors.New("this machine has no systemd")
 }
 
 // keep runs a unit whenever it may start.

@@ -93,6 +93,7 @@ type rack struct {
 	program  string // slipway
 	backup   *bootspec.EtcdBackup
 	journal  string // what it says besides
+	control  manage.Control
 }
 
 func newRack(t *testing.T) *rack {
@@ -130,7 +131,7 @@ func (r *rack) serve(t *testing.T) {
 	server := manage.New(manage.Node{
 		Name: "cp-1", Role: "control-plane", Target: "slipway-control-plane.target", Root: r.root, Journal: journal,
 		Address: "10.1.0.11:" + fmt.Sprint(bootspec.ManagePort), EtcdMetrics: "http://127.0.0.1:2381", EtcdClient: "https://127.0.0.1:2379",
-		Log: slog.New(slog.DiscardHandler), Backup: r.backup,
+		Log: slog.New(slog.DiscardHandler), Backup: r.backup, Control: r.control,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -281,12 +282,17 @@ func TestNodeLogs(t *testing.T) {
 	}
 }
 
-// TestNodeEtcd: with a real etcd, status tells of it, and a snapshot is whole.
-func TestNodeEtcd(t *testing.T) {
-	r := newRack(t)
+func needEtcd(t *testing.T) {
+	t.Helper()
 	if os.Getenv("SLIPWAY_TEST_ETCD") == "" {
 		t.Skip("in short there is no etcd")
 	}
+}
+
+// TestNodeEtcd: with a real etcd, status tells of it, and a snapshot is whole.
+func TestNodeEtcd(t *testing.T) {
+	r := newRack(t)
+	needEtcd(t)
 	r.serve(t)
 	has(t, r.slipway(t, 0, "status", "--nodes"), `cp-1 .*slipway-control-plane-0\.1\.0-amd64 .* no answer `, `worker-1 +worker +10\.1\.0\.\d+ +no answer`,
 		"etcd has lost its quorum: 0 of 1 members run, 1 are needed", "Next: power the missing machines on", "worker-1: cannot ask node worker-1")
@@ -382,9 +388,7 @@ func TestNodeBundle(t *testing.T) {
 // TestNodeKeepsSnapshots: what a node keeps is a whole snapshot to whom it is encrypted, and no use to anybody else.
 func TestNodeKeepsSnapshots(t *testing.T) {
 	r := newRack(t)
-	if os.Getenv("SLIPWAY_TEST_ETCD") == "" {
-		t.Skip("in short there is no etcd")
-	}
+	needEtcd(t)
 	key, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
