@@ -29,7 +29,10 @@ type Config struct {
 	// Changed is told when a server becomes ready and when it is ejected. It must return soon.
 	Changed func(server string, ready bool)
 
-	Interval time.Duration // between checks of a server; 1 s
+	// Interval is between checks of a server: 3 s, more or less, so that not all nodes of a rack ask at the same time. A
+	// connection that fails has its server checked at once.
+	Interval time.Duration
+	Own      string        // the server on this machine is checked every second: others depend on what is known of it
 	Timeout  time.Duration // of a check's answer; 10 s: a busy server is slow, and better than none
 	Limit    int           // connections at a time; 2048. Others wait in the listener's queue.
 }
@@ -50,7 +53,7 @@ func New(c Config) (*Balancer, error) {
 		return nil, errors.New("cannot balance: there is no server")
 	}
 	if c.Interval == 0 {
-		c.Interval = time.Second
+		c.Interval = 3 * time.Second
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 10 * time.Second

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -22,6 +23,7 @@ const (
 	// reachTimeout is how long a server's machine may take to acknowledge. Its kernel does that however busy its processes
 	// are, so this is short where the limit for an answer is long.
 	reachTimeout = 2 * time.Second
+	ownInterval  = time.Second
 )
 
 // server is one API server.
@@ -75,10 +77,18 @@ func (b *Balancer) watch(ctx context.Context, s *server) {
 			b.config.Log.Info("API server is not ready yet", "server", s.address, "cause", err)
 		}
 		told = true
-		if !s.wait(ctx, b.config.Interval, err != nil && is) {
+		if !s.wait(ctx, b.interval(s.address), err != nil && is) {
 			return
 		}
 	}
+}
+
+// interval is how long it is until a server's next check.
+func (b *Balancer) interval(address string) time.Duration {
+	if address == b.config.Own {
+		return min(b.config.Interval, ownInterval)
+	}
+	return b.config.Interval - b.config.Interval/10 + rand.N(b.config.Interval/5)
 }
 
 // wait is the time until the next check.

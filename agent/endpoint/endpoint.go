@@ -92,7 +92,11 @@ func Run(ctx context.Context, c Config) error {
 	defer tasks.Wait()
 	defer cancel()
 	r := &readiness{config: c, ready: map[string]bool{}}
-	b, err := balance.New(balance.Config{Servers: c.API.Servers, Roots: c.Roots, Log: c.Log, Changed: r.changed})
+	checks := balance.Config{Servers: c.API.Servers, Roots: c.Roots, Log: c.Log, Changed: r.changed}
+	if v := c.API.VirtualAddress; v != nil {
+		checks.Own = v.Server
+	}
+	b, err := balance.New(checks)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,8 @@ const kubelet = "kubelet.service"
 const (
 	speakEvery   = 15 * time.Second
 	startAgain   = 10 * time.Second
-	quietWaits   = 8   // progress lines about waiting before they tell what the units said
+	quietWaits   = 8 // progress lines about waiting before they tell what the units said, and come more rarely
+	speakRarely  = time.Minute
 	maxLastLine  = 300 // bytes
 	askLimit     = 10 * time.Second
 	asksPerCheck = 5 // the API server is asked at every so many looks, of a node that is started and not Ready at each
@@ -276,7 +277,13 @@ func (s *supervisor) kubeletRuns(ctx context.Context) bool {
 }
 
 // due tells whether it is time for a line of progress.
-func (s *supervisor) due() bool { return time.Since(s.spoken) >= speakEvery }
+func (s *supervisor) due() bool {
+	every := speakEvery
+	if s.waits > quietWaits { // to read the journal is work, and a node that takes so long has little to spare
+		every = speakRarely
+	}
+	return time.Since(s.spoken) >= every
+}
 
 // speak logs progress every now and then.
 func (s *supervisor) speak(line string) {
