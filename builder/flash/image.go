@@ -9,9 +9,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/slipway-os/slipway/builder/blockmap"
+	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 )
@@ -26,6 +28,9 @@ type Reference struct {
 
 	Role, Version string // of the node; empty: any
 	SectorSize    int    // of the device in bytes; 0: 512
+
+	// Trust says whose signatures count. An image whose digest is given is taken without one: that vouches for it.
+	Trust *release.Trust
 }
 
 // Image is an image that can be flashed, and what it must be.
@@ -35,6 +40,7 @@ type Image struct {
 	SectorSize int    // that it was made for, as its name says
 	Role       string // empty without a manifest
 	SHA256     string // of its file
+	SignedBy   string // id of the key that vouches for it; empty where no signature was asked for
 
 	shelf  shelf
 	file   string
@@ -140,6 +146,7 @@ func (i *Image) findFolder(r Reference) error {
 	}
 	pattern := bootspec.ArtifactBase(r.Role, version, "*") + bootspec.ExtManifest
 	found, err := filepath.Glob(filepath.Join(r.Name, pattern))
+	found = slices.DeleteFunc(found, func(f string) bool { return !manifest.IsName(filepath.Base(f)) })
 	switch {
 	case err != nil:
 		return err
@@ -187,7 +194,13 @@ func (i *Image) readManifest(ctx context.Context, base string, r Reference) (*ma
 	if err != nil {
 		return nil, err
 	}
-	return manifest.Decode(data)
+	m, err := manifest.Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	key, err := r.Trust.Check(ctx, i.shelf.read, m, data)
+	i.SignedBy = key.ID
+	return m, err
 }
 
 // promise finds out what the image must be, and opens its file once to see that it is there.

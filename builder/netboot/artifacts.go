@@ -1,10 +1,10 @@
 package netboot
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -15,7 +15,7 @@ import (
 	"golang.org/x/mod/semver"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
@@ -38,15 +38,17 @@ type artifact struct {
 
 // openArtifacts reads the manifests in a folder and picks each role's image, for each architecture there is: the wanted
 // version, or the newest where wanted is empty (semantic versioning 2.0.0, section 11).
-func openArtifacts(folder, wanted string, roles []string) (*artifacts, error) {
+//
+// Each image must be what a trusted key has signed, if there are such keys.
+func openArtifacts(ctx context.Context, folder, wanted string, roles []string, trust *release.Trust) (*artifacts, error) {
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the artifacts folder: %w (bake images into it: slipway bake --role ROLE --out %s)", err, folder)
 	}
 	defer root.Close()
-	all, err := readManifests(root)
+	all, err := release.Images(root)
 	if err != nil {
-		return nil, fmt.Errorf("cannot serve %s: %w", folder, err)
+		return nil, fmt.Errorf("cannot serve %s: %w (bake the image again, or remove it)", folder, err)
 	}
 	a := &artifacts{files: map[string]*artifact{}, uki: map[imageKey]string{}, bios: map[string]string{}}
 	for _, role := range roles {
@@ -55,6 +57,10 @@ func openArtifacts(folder, wanted string, roles []string) (*artifacts, error) {
 			err = fmt.Errorf("there is no image%s (bake it: slipway bake --role %s --out %s)", ofVersion(wanted), role, folder)
 		}
 		for _, m := range chosen {
+			if _, e := trust.Check(ctx, release.Folder(root), m.Manifest, m.Data); e != nil {
+				err = errors.Join(err, e)
+				continue
+			}
 			err = errors.Join(err, a.add(root, m))
 		}
 		if err != nil {
@@ -76,45 +82,20 @@ func ofVersion(wanted string) string {
 	return " of version " + wanted
 }
 
-func readManifests(root *os.Root) ([]*manifest.Manifest, error) {
-	names, err := fs.Glob(root.FS(), "slipway-*.json")
-	if err != nil {
-		return nil, fmt.Errorf("cannot list manifests: %w", err)
-	}
-	var all []*manifest.Manifest
-	for _, name := range names {
-		file, err := root.Open(name)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read manifest: %w", err)
-		}
-		text, err := io.ReadAll(io.LimitReader(file, manifest.MaxSize+1))
-		file.Close()
-		if err != nil {
-			return nil, fmt.Errorf("cannot read manifest: %w", err)
-		}
-		m, err := manifest.Decode(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w (bake the image again, or remove it)", name, err)
-		}
-		all = append(all, m)
-	}
-	return all, nil
-}
-
 // pick chooses the manifests of a role, one for each architecture.
-func pick(all []*manifest.Manifest, role, wanted string) []*manifest.Manifest {
+func pick(all []release.Image, role, wanted string) []release.Image {
 	best := map[string]*manifest.Manifest{}
 	for _, m := range all {
 		if m.Role != role || (wanted != "" && m.Version != wanted) {
 			continue
 		}
 		if b := best[m.Arch]; b == nil || semver.Compare("v"+m.Version, "v"+b.Version) > 0 {
-			best[m.Arch] = m
+			best[m.Arch] = m.Manifest
 		}
 	}
-	var chosen []*manifest.Manifest
+	var chosen []release.Image
 	for _, m := range all { // in the order of their file names
-		if best[m.Arch] == m {
+		if best[m.Arch] == m.Manifest {
 			chosen = append(chosen, m)
 		}
 	}
@@ -132,13 +113,13 @@ func boots(kind string) bool {
 }
 
 // add opens a manifest's files.
-func (a *artifacts) add(root *os.Root, m *manifest.Manifest) error {
+func (a *artifacts) add(root *os.Root, m release.Image) error {
 	uki, ok := m.Artifact(manifest.KindUKI)
 	if !ok {
 		return fmt.Errorf("the manifest of version %s names no UKI", m.Version)
 	}
 	a.uki[imageKey{m.Role, m.Arch}] = uki.Name
-	if err := a.addManifest(root, bootspec.ArtifactBase(m.Role, m.Version, m.Arch)+bootspec.ExtManifest); err != nil {
+	if err := a.addManifest(root, m); err != nil {
 		return err
 	}
 	if loader, ok := m.Artifact(manifest.KindBIOS); ok {
@@ -160,20 +141,14 @@ func (a *artifacts) add(root *os.Root, m *manifest.Manifest) error {
 	return nil
 }
 
-// addManifest opens a manifest itself: a node that installs itself checks by it what it fetches. Its digest is that of the
-// file as it is.
-func (a *artifacts) addManifest(root *os.Root, name string) error {
-	file, err := root.Open(name)
+// addManifest opens a manifest itself: a node that installs itself checks by it what it fetches. It must still be what was
+// read.
+func (a *artifacts) addManifest(root *os.Root, m release.Image) error {
+	file, err := root.Open(m.File)
 	if err != nil {
 		return fmt.Errorf("cannot open manifest: %w (bake the image again)", err)
 	}
-	h := sha256.New()
-	size, err := io.Copy(h, io.NewSectionReader(file, 0, manifest.MaxSize))
-	if err != nil {
-		file.Close()
-		return fmt.Errorf("cannot read manifest: %w", err)
-	}
-	a.files[name] = &artifact{Artifact: manifest.Artifact{Name: name, Size: size, SHA256: fmt.Sprintf("%x", h.Sum(nil))}, file: file}
+	a.files[m.File] = &artifact{Artifact: manifest.Artifact{Name: m.File, Size: int64(len(m.Data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(m.Data))}, file: file}
 	return nil
 }
 

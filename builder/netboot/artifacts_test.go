@@ -1,7 +1,9 @@
 package netboot
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 )
@@ -60,7 +63,7 @@ func TestPickArtifacts(t *testing.T) {
 		{"", "slipway-worker-0.10.0-amd64.efi", "slipway-worker-0.9.0-arm64.efi"},
 		{"0.9.0", "slipway-worker-0.9.0-amd64.efi", "slipway-worker-0.9.0-arm64.efi"},
 	} {
-		a, err := openArtifacts(dir, c.wanted, bothRoles)
+		a, err := openArtifacts(t.Context(), dir, c.wanted, bothRoles, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +86,7 @@ func TestDiskImagesStayOut(t *testing.T) {
 			Name: disk, Kind: manifest.KindDisk, Size: 1 << 40, SHA256: strings.Repeat("c", 64),
 		})
 	})
-	a, err := openArtifacts(dir, "", []string{"worker"})
+	a, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +94,39 @@ func TestDiskImagesStayOut(t *testing.T) {
 	if file, _, err := a.open(disk); err == nil {
 		file.Close()
 		t.Error("the disk image is served")
+	}
+}
+
+// TestTrustedArtifacts: with a trusted key, only what it has signed is served.
+func TestTrustedArtifacts(t *testing.T) {
+	dir, base := t.TempDir(), filepath.Join(t.TempDir(), "k")
+	bake(t, dir, "worker", "0.1.0", "amd64")
+	if _, err := release.Generate(base, "", rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	key, err := release.ReadSigningKey(base+release.ExtSecret, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust, err := release.ReadTrust([]string{base + release.ExtPublic}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust); !errors.Is(err, release.ErrSignature) {
+		t.Errorf("unsigned: %v", err)
+	}
+	if _, err := release.Sign(dir, "", key); err != nil {
+		t.Fatal(err)
+	}
+	a, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.close()
+	// Artifacts are compared with what was signed, too.
+	write(t, filepath.Join(dir, "slipway-worker-0.1.0-amd64.root"), "other")
+	if _, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust); !errors.Is(err, manifest.ErrWrong) {
+		t.Errorf("changed: %v", err)
 	}
 }
 
@@ -154,7 +190,7 @@ func TestArtifactFaults(t *testing.T) {
 			bake(t, dir, "worker", "0.1.0", "amd64")
 			bake(t, dir, "control-plane", "0.1.0", "amd64")
 			c.spoil(t, dir)
-			_, err := openArtifacts(dir, c.wanted, bothRoles)
+			_, err := openArtifacts(t.Context(), dir, c.wanted, bothRoles, nil)
 			for _, want := range c.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("got %v, want: %s", err, want)
@@ -170,7 +206,7 @@ func TestVerifiedIsServed(t *testing.T) {
 	const uki = "slipway-worker-0.1.0-amd64.efi"
 	dir := t.TempDir()
 	bake(t, dir, "worker", "0.1.0", "amd64")
-	a, err := openArtifacts(dir, "", []string{"worker"})
+	a, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +236,7 @@ func TestVerifiedIsServed(t *testing.T) {
 	}
 
 	bake(t, dir, "worker", "0.2.0", "amd64")
-	b, err := openArtifacts(dir, "0.2.0", []string{"worker"})
+	b, err := openArtifacts(t.Context(), dir, "0.2.0", []string{"worker"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func serveImages(t *testing.T, make func(dir string)) *serving {
 	s := serveLoopback(t)
 	dir := t.TempDir()
 	make(dir)
-	files, err := openArtifacts(dir, "", bothRoles)
+	files, err := openArtifacts(t.Context(), dir, "", bothRoles, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

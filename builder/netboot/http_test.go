@@ -55,7 +55,7 @@ func serveLoopback(t *testing.T) *serving {
 	dir := t.TempDir()
 	bake(t, dir, "worker", "0.1.0", "amd64")
 	bake(t, dir, "control-plane", "0.1.0", "amd64")
-	files, err := openArtifacts(dir, "", bothRoles)
+	files, err := openArtifacts(t.Context(), dir, "", bothRoles, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

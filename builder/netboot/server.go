@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/builder/tftp"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
@@ -21,8 +22,9 @@ import (
 // Config of a boot server.
 type Config struct {
 	Site      *Site
-	Artifacts string // folder with images and their manifests
-	Version   string // image version to serve; empty: the newest
+	Artifacts string         // folder with images and their manifests
+	Version   string         // image version to serve; empty: the newest
+	Trust     *release.Trust // whose signatures count; nil: nobody's is asked for
 	// NodeConfig renders a node's configuration. It is called for each claim, perhaps at the same time.
 	NodeConfig func(node string) ([]byte, error)
 	Interface  string // empty: the one that has the server's address
@@ -88,7 +90,7 @@ func (s *Server) open() (err error) {
 	if s.leases, err = openLeases(s.store, c.Site, c.Now); err != nil {
 		return err
 	}
-	s.artifacts, err = openArtifacts(c.Artifacts, c.Version, c.Site.roles())
+	s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
 	return err
 }
 

@@ -37,7 +37,8 @@ func (r *rack) startServer(ctx context.Context) error {
 	}
 	cmd := exec.Command(r.Slipway, "serve", "--cluster", document, "--artifacts", r.Artifacts,
 		"--identity", r.Identity, "--interface", serverInterface(r.Cluster), "--state", filepath.Join(r.dir, "states"),
-		"--live") // machines of a rehearsal have no disks
+		"--live",     // machines of a rehearsal have no disks
+		"--unsigned") // and what was just baked here is rehearsed before it is signed
 	var err error
 	if r.server, err = spawn(r.space, r.dir, serverName, r.logFile(serverName), cmd); err != nil {
 		return err

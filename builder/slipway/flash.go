@@ -21,6 +21,7 @@ import (
 // flashFlags are what flash needs besides the node.
 type flashFlags struct {
 	clusterFlags
+	trust          trustFlags
 	node           string
 	image, device  string
 	sha256, serial string
@@ -36,8 +37,8 @@ func flashCommand(a *app) *cobra.Command {
 		Short: "Write an image and a node's configuration to a USB stick, a disk or a file",
 		Long: `flash writes a disk image or an ISO to DEVICE and puts a node's configuration into its own place there. IMAGE is a
 file (.disk.raw, .disk-4k.raw, .iso), or a folder of baked images, from which the node's role and the
-device's sectors choose one. It is verified against its manifest (or --sha256) while it is read, and what was written is
-read back and compared. Partition tables are written last: a flash that was interrupted leaves nothing that boots, and is
+device's sectors choose one. It is verified against its manifest (or --sha256, which vouches for it without a signature) while it is read, and
+what was written is read back and compared. Partition tables are written last: a flash that was interrupted leaves nothing that boots, and is
 run again from the beginning.
 
 Without DEVICE the devices are listed, each with the reason why it is refused, if it is. Refused are devices that are
@@ -47,12 +48,14 @@ virtual media: it holds the node's keys then, and only its owner may read it. Al
 legacy BIOS boots from the network.
 
 With --configure DEVICE, a medium that was flashed before gets another node's configuration, in a second.
-Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 5 the device is refused; 130 interrupted.`,
+Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 5 the device is refused; 6 a signature is missing
+or wrong; 130 interrupted.`,
 		Args: func(c *cobra.Command, args []string) error { return flags.words(c, args) },
 		RunE: func(c *cobra.Command, _ []string) error { return runFlash(c, a, flags) },
 	}
 	flags.register(c)
 	flags.registerIdentity(c)
+	flags.trust.register(c)
 	c.Flags().StringVar(&flags.node, "node", "", "the node that boots from it; without it the medium asks the boot server")
 	c.Flags().BoolVar(&flags.configure, "configure", false, "write no image, only the node's configuration")
 	c.Flags().BoolVar(&flags.offline, "offline", false, "the node has no boot server to ask or to report to")
@@ -170,7 +173,11 @@ func (j *flashJob) openImage(ctx context.Context) error {
 	if j.flags.configure {
 		return nil
 	}
-	ref := flash.Reference{Name: j.flags.image, SHA256: j.flags.sha256, Role: j.role}
+	trust, err := j.flags.trust.read(j.app, j.command)
+	if err != nil {
+		return err
+	}
+	ref := flash.Reference{Name: j.flags.image, SHA256: j.flags.sha256, Role: j.role, Trust: trust}
 	if j.cluster != nil {
 		ref.Version = j.cluster.Image.Version
 	}

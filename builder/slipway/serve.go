@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 // serveFlags are what serve needs besides the cluster.
 type serveFlags struct {
 	clusterFlags
+	trust                     trustFlags
 	artifacts, network, state string
 	verbose, live             bool
 }
@@ -36,11 +36,12 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 			if err := needs(c, "artifacts"); err != nil {
 				return err
 			}
-			return serve(c.Context(), a, flags, d)
+			return serve(c, a, flags, d)
 		},
 	}
 	flags.register(c)
 	flags.registerIdentity(c)
+	flags.trust.register(c)
 	c.Flags().StringVar(&flags.artifacts, "artifacts", "", "folder of baked images")
 	c.Flags().StringVar(&flags.network, "interface", "", "network interface to serve on (default: the one with the server's address)")
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
@@ -57,7 +58,11 @@ func stateFolder(flag string, d *clusterDocument) string {
 	return flag
 }
 
-func serve(ctx context.Context, a *app, flags serveFlags, d *clusterDocument) error {
+func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error {
+	trust, err := flags.trust.read(a, c)
+	if err != nil {
+		return err
+	}
 	id, err := loadIdentity(&flags.clusterFlags, d)
 	if err != nil {
 		return err
@@ -71,7 +76,7 @@ func serve(ctx context.Context, a *app, flags serveFlags, d *clusterDocument) er
 		level = slog.LevelDebug
 	}
 	server, err := netboot.New(netboot.Config{
-		Site: netboot.FromCluster(d.Cluster), Artifacts: flags.artifacts, Version: d.Image.Version,
+		Site: netboot.FromCluster(d.Cluster), Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
 		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now,
 		Log: slog.New(slog.NewTextHandler(a.words, &slog.HandlerOptions{Level: level})),
 		NodeConfig: func(node string) ([]byte, error) {
@@ -81,5 +86,5 @@ func serve(ctx context.Context, a *app, flags serveFlags, d *clusterDocument) er
 	if err != nil {
 		return fmt.Errorf("cannot start the boot server: %w", err)
 	}
-	return server.Run(ctx)
+	return server.Run(c.Context())
 }

@@ -93,6 +93,13 @@ func digest(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
+// IsName tells whether a file's name is one of a manifest: slipway-ROLE-VERSION-ARCH.json, and no other JSON of an image.
+func IsName(name string) bool {
+	base, ok := strings.CutSuffix(name, ".json")
+	arch := base[strings.LastIndexByte(base, '-')+1:]
+	return ok && strings.HasPrefix(name, "slipway-") && arch != "" && !strings.Contains(arch, ".")
+}
+
 // Artifact finds an artifact by its kind.
 func (m *Manifest) Artifact(kind string) (Artifact, bool) {
 	for _, a := range m.Artifacts {
