@@ -176,6 +176,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST "+bootspec.RouteEtcdApply, patient(s.etcdChange(s.apply)))
 	mux.HandleFunc("POST "+bootspec.RouteRenew, patient(s.renew))
 	mux.HandleFunc("POST "+bootspec.RouteReset, s.reset)
+	mux.HandleFunc("GET "+bootspec.RouteEtcdMembers, s.members)
+	mux.HandleFunc("POST "+bootspec.RouteEtcdRemove, s.removeMember)
 	return mux
 }
 

@@ -65,13 +65,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 	s.node.Log.Info("configuration renewed", "files", len(done.Files), "until", done.Until)
 	s.renewals.status = &bootspec.RenewalStatus{At: time.Now().UTC(), Left: s.toRestart(r.Context())}
 	go s.restartAll(context.WithoutCancel(r.Context()))
-	data, err := json.Marshal(done)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = newSender(w).Write(append(data, '\n'))
+	s.answer(w, done)
 }
 
 // keepConfig writes the configuration where the node's came from, if that was a medium.

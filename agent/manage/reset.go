@@ -2,7 +2,6 @@ package manage
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -32,13 +31,7 @@ func (s *Server) reset(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.node.Log.Warn("this node is reset by an operator: it forgets its state and starts anew")
-	data, err := json.Marshal(bootspec.Reset{Boot: l.Boot})
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = newSender(w).Write(append(data, '\n'))
+	s.answer(w, bootspec.Reset{Boot: l.Boot})
 	time.AfterFunc(rebootAfter, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), unitLimit)
 		defer cancel()

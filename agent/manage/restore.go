@@ -120,13 +120,7 @@ func (s *Server) etcdChange(do func(ctx context.Context, g generation, r *http.R
 			return
 		}
 		at, _ := time.Parse(time.RFC3339, g.at)
-		data, err := json.Marshal(bootspec.EtcdChange{At: at, On: g.on, Aside: aside})
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = newSender(w).Write(append(data, '\n'))
+		s.answer(w, bootspec.EtcdChange{At: at, On: g.on, Aside: aside})
 	}
 }
 

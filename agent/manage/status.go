@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -34,13 +33,7 @@ const askLimit = 5 * time.Second
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), askLimit)
 	defer cancel()
-	data, err := json.Marshal(s.look(ctx))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = newSender(w).Write(append(data, '\n'))
+	s.answer(w, s.look(ctx))
 }
 
 // look finds out how the node is.

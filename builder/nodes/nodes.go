@@ -30,8 +30,9 @@ const (
 	dialLimit   = 5 * time.Second
 	headerLimit = 40 * time.Second
 	statusLimit = 10 * time.Second
-	maxRefusal  = 4 << 10 // bytes of an error's text
-	maxAnswer   = 1 << 20 // bytes of what a node says it did
+	maxRefusal  = 4 << 10  // bytes of an error's text
+	maxAnswer   = 1 << 20  // bytes of what a node says it did
+	maxList     = 64 << 20 // bytes of a list of Kubernetes' objects
 )
 
 // Operator asks nodes of a cluster with a certificate of its own.

@@ -63,6 +63,9 @@ func play(text string) error {
 	for _, unit := range []string{"slipway-etcd-guard.service", "etcd.service"} {
 		go s.keep(unit)
 	}
+	if err := m.apiServer(); err != nil {
+		return err
+	}
 	server := manage.New(manage.Node{
 		Name: m.Name, Role: "control-plane", Target: "slipway-control-plane.target", Root: m.Root, Journal: "false",
 		Address:     net.JoinHostPort(m.Address, fmt.Sprint(bootspec.ManagePort)),
