@@ -30,6 +30,7 @@ type handler struct {
 	config    func(name string) ([]byte, error)
 	log       *slog.Logger
 	reports   *reportLimit
+	told      func() time.Time
 }
 
 func (h *handler) routes() http.Handler {
@@ -39,8 +40,14 @@ func (h *handler) routes() http.Handler {
 	mux.HandleFunc("GET "+bootspec.RouteConfig, h.serveConfig)
 	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)
 	mux.HandleFunc("GET "+bootspec.RouteNodes, h.serveNodes)
-	mux.HandleFunc("GET "+bootspec.RouteHealth, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET "+bootspec.RouteHealth, h.serveHealth)
 	return mux
+}
+
+// serveHealth says that the server is there, and the time that nodes set their clocks by.
+func (h *handler) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Date", h.told().UTC().Format(http.TimeFormat))
+	fmt.Fprintln(w, "ok")
 }
 
 // slowest is the rate that a client must take an answer at, in bytes a second: one that stalls holds a file and a socket.

@@ -66,7 +66,7 @@ func serveLoopback(t *testing.T) *serving {
 		t.Fatal(err)
 	}
 	h := &handler{
-		site: site, artifacts: files, states: states, log: logger, reports: &reportLimit{now: time.Now},
+		site: site, artifacts: files, states: states, log: logger, reports: &reportLimit{now: time.Now}, told: time.Now,
 		config: func(node string) ([]byte, error) { return []byte(secret + " of " + node), nil },
 	}
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")

@@ -32,6 +32,8 @@ type Config struct {
 	StateDir   string // folder for node states and leases; empty: kept in memory only
 	Log        *slog.Logger
 	Now        func() time.Time
+	// Told is the time that nodes set their clocks by; nil: Now.
+	Told func() time.Time
 	// Changed is called when a machine's status changes; it must not block. It may be nil.
 	Changed func(NodeStatus)
 }
@@ -55,6 +57,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Told == nil {
+		c.Told = c.Now
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -135,7 +140,7 @@ func (s *Server) serve(ctx context.Context) error {
 	}
 	h := &handler{
 		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
-		reports: &reportLimit{now: s.config.Now},
+		reports: &reportLimit{now: s.config.Now}, told: s.config.Told,
 	}
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
 	group, ctx := errgroup.WithContext(ctx)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,9 @@ type Outage struct {
 	Node  string `json:"node"`  // that lost its power
 	// Seconds without an acknowledged write, from the fault to the first one after it.
 	Seconds float64 `json:"seconds"`
-	Writes  int     `json:"writes"` // acknowledged before and after it, and all found in the end
+	// Own is that time by the machines' clocks, which go slower where machines take turns.
+	Own    float64 `json:"own"`
+	Writes int     `json:"writes"` // acknowledged before and after it, and all found in the end
 	// Back is how many seconds after its power came again the node was Ready.
 	Back float64 `json:"back"`
 }
@@ -50,7 +53,8 @@ func (r *rack) faults(ctx context.Context) ([]Outage, error) {
 			return outages, &nodeError{node: o.Node, err: fmt.Errorf("%s: %w", f.words, err)}
 		}
 		outages = append(outages, o)
-		fmt.Fprintf(r.Out, "%s (%s): %.1f s without a write, %d writes kept, Ready again after %.0f s\n", o.Fault, o.Node, o.Seconds, o.Writes, o.Back)
+		fmt.Fprintf(r.Out, "%s (%s): %.1f s without a write (%.1f s by the machines' clocks), %d writes kept, Ready again after %.0f s\n",
+			o.Fault, o.Node, o.Seconds, o.Own, o.Writes, o.Back)
 	}
 	return outages, nil
 }
@@ -67,13 +71,14 @@ func (r *rack) fault(ctx context.Context, words string, victim func(context.Cont
 		return o, err
 	}
 	o.Node = node
-	m, err := r.machineOf(node)
-	if err != nil {
-		return o, err
-	}
-	struck := time.Now()
+	m := r.machineOf(node)
+	struck, own := time.Now(), r.machinesClock()
 	m.cmd.Process.Kill()
-	first, err := w.write(ctx, steady, r.stretched(recovery))
+	first, err := w.write(ctx, 1, r.stretched(recovery))
+	o.Own = (r.machinesClock() - own).Seconds()
+	if err == nil {
+		_, err = w.write(ctx, steady-1, r.stretched(recovery))
+	}
 	if err != nil {
 		return o, err
 	}
@@ -88,25 +93,18 @@ func (r *rack) fault(ctx context.Context, words string, victim func(context.Cont
 	return o, w.verify(ctx)
 }
 
-func (r *rack) machineOf(node string) (*machine, error) {
-	for _, m := range r.machines {
-		if m.node.Name == node {
-			return m, nil
-		}
-	}
-	return nil, fmt.Errorf("no machine is called %q", node)
+func (r *rack) machineOf(node string) *machine {
+	i := slices.IndexFunc(r.machines, func(m *machine) bool { return m.node.Name == node })
+	return r.machines[i]
 }
 
 // powerAgain gives a machine its power back and waits until its node is Ready once more.
 func (r *rack) powerAgain(ctx context.Context, m *machine) (float64, error) {
 	started := time.Now()
-	for i := range r.machines {
-		if r.machines[i] == m {
-			r.machines = append(r.machines[:i:i], r.machines[i+1:]...)
-			break
-		}
-	}
-	if err := r.startMachine(m.node, tapsOf(r.Cluster, m.node.Name)); err != nil {
+	r.power.Lock()
+	r.machines = slices.DeleteFunc(r.machines, func(other *machine) bool { return other == m })
+	r.power.Unlock()
+	if err := r.startMachine(ctx, m.node, tapsOf(r.Cluster, m.node.Name)); err != nil {
 		return 0, err
 	}
 	for deadline := started.Add(r.stretched(patience(bootspec.EventNetworkUp))); ; {
@@ -118,9 +116,6 @@ func (r *rack) powerAgain(ctx context.Context, m *machine) (float64, error) {
 			boot := n.Boot()
 			for _, e := range boot.Events {
 				if n.Name == m.node.Name && e.Event == bootspec.EventReady && e.Time.After(started) {
-					if again, err := r.machineOf(n.Name); err == nil && crowded(r.Cluster) {
-						again.yield(readyShare)
-					}
 					return e.Time.Sub(started).Seconds(), nil
 				}
 			}

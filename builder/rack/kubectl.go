@@ -16,9 +16,9 @@ import (
 
 // kubectl runs kubectl in the namespace with the rack's admin kubeconfig and returns what it prints.
 func (r *rack) kubectl(ctx context.Context, in io.Reader, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, r.stretched(90*time.Second))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, r.kubectlPath(), append([]string{"--kubeconfig", r.kubeconfig(), "--request-timeout=60s"}, args...)...)
+	cmd := exec.CommandContext(ctx, r.kubectlPath(), append([]string{"--kubeconfig", r.kubeconfig(), "--request-timeout=" + r.stretched(time.Minute).String()}, args...)...)
 	cmd.Dir, cmd.Env = r.dir, []string{"HOME=" + r.dir, "PATH=/usr/bin:/bin"}
 	cmd.WaitDelay = 5 * time.Second
 	var out, words bytes.Buffer

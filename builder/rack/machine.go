@@ -1,16 +1,15 @@
 package rack
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
@@ -30,8 +29,9 @@ type machine struct {
 	vars   string // its own copy of the firmware's variables
 	qmp    string // socket
 	*process
+	monitor *monitor
 	started time.Time
-	yields  bool // since its node is Ready
+	player  // only turns asks
 }
 
 // spec is what a machine is made of.
@@ -42,10 +42,17 @@ type spec struct {
 	Memory int // MiB
 	CPUs   int
 	KVM    bool
+	Paused bool // it waits for its turn
 	Vars   string
 	Serial string
 	QMP    string
 }
+
+// emulated are the kernel's arguments on an emulated machine. It would check at boot that the timer ticks in step with the
+// processor, and panic where it does not: on a busy host emulation is not in step. Nor are the clocks of a machine that takes turns:
+// the kernel would give the TSC up for the HPET, which costs an exit to QEMU each time anybody asks for the time. And
+// the processor's faults that its mitigations are against are not emulated.
+const emulated = "no_timer_check tsc=reliable mitigations=off"
 
 // arguments is QEMU's command line: a UEFI machine with network interfaces and nothing to boot from but them.
 func arguments(s spec) []string {
@@ -62,9 +69,8 @@ func arguments(s spec) []string {
 		// without it QEMU also leaves out the CPUID leaf with the address sizes unless told (xlevel), and Linux then takes
 		// its own addresses for foreign: every path in /proc reads xxxx. Without la57 page walks are one level shorter.
 		args = append(args, "-accel", "tcg,thread=multi,tb-size=2047", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
-			// Linux checks at boot that the timer ticks in step with the processor, and panics where it does not: on a
-			// busy host emulation is not in step. systemd-stub takes the argument from here (systemd-stub(7)).
-			"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check")
+			// systemd-stub takes more arguments for the kernel from here (systemd-stub(7)).
+			"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra="+emulated)
 	}
 	args = append(args,
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode,
@@ -81,6 +87,9 @@ func arguments(s spec) []string {
 		}
 		args = append(args, "-netdev", "tap,id="+id+",ifname="+t.Name+",script=no,downscript=no", "-device", device)
 	}
+	if s.Paused {
+		args = append(args, "-S")
+	}
 	return append(args,
 		"-serial", "file:"+s.Serial,
 		"-qmp", "unix:"+s.QMP+",server=on,wait=off",
@@ -88,18 +97,23 @@ func arguments(s spec) []string {
 }
 
 // powerOn starts all machines.
-func (r *rack) powerOn() error {
+func (r *rack) powerOn(ctx context.Context) error {
 	r.started = time.Now()
+	if crowded(r.Cluster) {
+		fmt.Fprintf(r.Out, "%d machines take turns on %d processors: their clocks stand still meanwhile.\n", len(r.Cluster.Nodes), runtime.NumCPU())
+		r.turns = r.takeTurns()
+	}
 	for i := range r.Cluster.Nodes {
 		n := &r.Cluster.Nodes[i]
-		if err := r.startMachine(n, tapsOf(r.Cluster, n.Name)); err != nil {
+		if err := r.startMachine(ctx, n, tapsOf(r.Cluster, n.Name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *rack) startMachine(node *cluster.Node, nics []tap) error {
+// startMachine powers one on; where machines take turns it waits for its own.
+func (r *rack) startMachine(ctx context.Context, node *cluster.Node, nics []tap) error {
 	m := &machine{
 		node: node, mac: string(r.Cluster.BootMAC(node)), serial: r.logFile(node.Name),
 		vars: filepath.Join(r.dir, node.Name+".vars"), qmp: filepath.Join(r.dir, node.Name+".qmp"),
@@ -116,7 +130,7 @@ func (r *rack) startMachine(node *cluster.Node, nics []tap) error {
 		return fmt.Errorf("cannot power on %s: %w", node.Name, err)
 	}
 	s := spec{
-		Name: node.Name, Boot: m.mac, Taps: nics, Memory: r.Memory[node.Role], CPUs: r.CPUs, KVM: haveKVM(),
+		Name: node.Name, Boot: m.mac, Taps: nics, Memory: r.Memory[node.Role], CPUs: r.CPUs, KVM: haveKVM(), Paused: crowded(r.Cluster),
 		Vars: m.vars, Serial: m.serial, QMP: m.qmp,
 	}
 	m.started = time.Now()
@@ -124,45 +138,14 @@ func (r *rack) startMachine(node *cluster.Node, nics []tap) error {
 	if err != nil {
 		return fmt.Errorf("cannot power on %s: %w", node.Name, err)
 	}
+	if m.monitor, err = openMonitor(ctx, m.qmp); err != nil {
+		return errors.Join(fmt.Errorf("cannot power on %s: %w", node.Name, err), m.stop(0))
+	}
+	m.goes, m.uses = !s.Paused, 1
+	r.power.Lock()
 	r.machines = append(r.machines, m)
-	m.yield(r.share(node))
+	r.power.Unlock()
 	return nil
-}
-
-// crowded tells whether a cluster's machines are emulated and more than this machine's processors.
-func crowded(c *cluster.Cluster) bool { return !haveKVM() && len(c.Nodes) > runtime.NumCPU() }
-
-// share is the nice value of a machine. Where there are more emulated machines than processors, the first control plane goes
-// before the others and those before workers: an API server that has less than half a processor while it starts for the
-// first time exceeds limits of its own (one minute to check the Services' addresses), ends and begins again, and with all of
-// them at the same time none gets through.
-func (r *rack) share(node *cluster.Node) int {
-	switch {
-	case !crowded(r.Cluster):
-		return 0
-	case node.Role == cluster.RoleWorker:
-		return 8
-	case node.Name != r.Cluster.ControlPlanes()[0].Name:
-		return 4
-	}
-	return 0
-}
-
-// readyShare is the nice value of every machine of a crowded rack whose node is Ready: those that still start go before it.
-const readyShare = 10
-
-// yield sets the nice value of a machine, of each of its threads: those that QEMU starts later have their parent's. It runs
-// as well without.
-func (m *machine) yield(nice int) {
-	if nice == 0 {
-		return
-	}
-	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", m.cmd.Process.Pid))
-	for _, t := range threads {
-		if id, err := strconv.Atoi(t.Name()); err == nil {
-			_ = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
-		}
-	}
 }
 
 // ended describes a machine that is off although nobody powered it off.

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/slipway-os/slipway/profiles/cluster"
@@ -82,9 +83,11 @@ type rack struct {
 	space    *namespace
 	server   *process
 	client   *client
-	machines []*machine
-	started  time.Time // power on
-	capture  *capture  // while the checks run
+	power    sync.Mutex // of machines, which takeTurns reads beside all else
+	machines []*machine // in no order once one was powered on again
+	turns    *turns     // nil: every machine always runs
+	started  time.Time  // power on
+	capture  *capture   // while the checks run
 }
 
 // Up runs a rehearsal to its end. It returns nil only if every node became Ready and every check passed; all it made is
@@ -163,7 +166,7 @@ func (r *rack) build(ctx context.Context) error {
 
 // rehearse powers the machines on, waits for them and tries the cluster out.
 func (r *rack) rehearse(ctx context.Context) (Result, error) {
-	if err := r.powerOn(); err != nil {
+	if err := r.powerOn(ctx); err != nil {
 		return Result{}, err
 	}
 	timelines, err := r.watch(ctx)
@@ -213,6 +216,9 @@ func (r *rack) logFile(name string) string {
 // down ends all processes and removes everything the rack made.
 func (r *rack) down() error {
 	var faults []error
+	if r.turns != nil {
+		r.turns.end()
+	}
 	for _, m := range r.machines {
 		m.powerOff()
 	}

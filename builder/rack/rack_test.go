@@ -104,7 +104,7 @@ func TestJudge(t *testing.T) {
 			if err := os.WriteFile(serial, []byte(test.serial), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			r := &rack{machines: []*machine{{node: &lab(t).Nodes[0], serial: serial, process: sleeper(t)}}}
+			r := &rack{Options: Options{Cluster: lab(t)}, machines: []*machine{{node: &lab(t).Nodes[0], serial: serial, process: sleeper(t)}}}
 			tl := []Timeline{timeline("cp-1", "control-plane", on, test.status)}
 			seen := map[string]progress{}
 			err := r.judge(tl, seen, on)

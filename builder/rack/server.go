@@ -39,6 +39,9 @@ func (r *rack) startServer(ctx context.Context) error {
 		"--identity", r.Identity, "--interface", serverInterface(r.Cluster), "--state", filepath.Join(r.dir, "states"),
 		"--live",     // machines of a rehearsal have no disks
 		"--unsigned") // and what was just baked here is rehearsed before it is signed
+	if crowded(r.Cluster) {
+		cmd.Args = append(cmd.Args, "--clock", r.clockFile())
+	}
 	var err error
 	if r.server, err = spawn(r.space, r.dir, serverName, r.logFile(serverName), cmd); err != nil {
 		return err
@@ -66,13 +69,13 @@ func (r *rack) document() string {
 	return filepath.Join(r.dir, "cluster.yaml")
 }
 
-// patient is a shipped example for a host that emulates more machines than it has processors: there etcd's messages take
-// seconds, and with its usual heartbeat it loses its leader again and again. Documents of users' own are served as they are.
+// patient is a shipped example for a host where machines take turns: an answer to etcd's messages waits for a turn, and to
+// an etcd with its usual heartbeat others seem far apart. Documents of users' own are served as they are.
 func patient(c *cluster.Cluster, document []byte) []byte {
 	if !crowded(c) || len(c.ControlPlanes()) == 1 || c.Etcd.Heartbeat != 0 || c.Etcd.Backup != nil {
 		return document
 	}
-	return append(bytes.TrimRight(bytes.Clone(document), "\n"), "\netcd: {heartbeat: 2s}\n"...)
+	return append(bytes.TrimRight(bytes.Clone(document), "\n"), "\netcd: {heartbeat: 500ms}\n"...)
 }
 
 // base is the boot server's base URL.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"sort"
 	"strings"
@@ -46,11 +45,6 @@ func patience(from bootspec.Event) time.Duration {
 	}
 }
 
-// stretched is a time for two machines on this machine, made longer for more of them on its processors.
-func (r *rack) stretched(d time.Duration) time.Duration {
-	return max(d, d*time.Duration(len(r.machines))/time.Duration(2*max(1, runtime.NumCPU()/2)))
-}
-
 // watch follows all boots until every node is Ready.
 func (r *rack) watch(ctx context.Context) ([]Timeline, error) {
 	screen := newScreen(r.Out, r.Live)
@@ -62,7 +56,6 @@ func (r *rack) watch(ctx context.Context) ([]Timeline, error) {
 			return nil, err
 		}
 		screen.show(timelines)
-		r.giveWay(timelines)
 		if !slices.ContainsFunc(timelines, func(t Timeline) bool { return !t.ready() }) {
 			return timelines, nil
 		}
@@ -77,16 +70,6 @@ func (r *rack) watch(ctx context.Context) ([]Timeline, error) {
 			writeTimelines(r.Out, timelines)
 			return timelines, slowest(timelines, context.Cause(ctx))
 		case <-time.After(500 * time.Millisecond):
-		}
-	}
-}
-
-// giveWay lets machines whose node is Ready yield to those that still start, where the processors are too few for all.
-func (r *rack) giveWay(timelines []Timeline) {
-	for i, t := range timelines {
-		if m := r.machines[i]; crowded(r.Cluster) && t.ready() && !m.yields && m.running() {
-			m.yield(readyShare)
-			m.yields = true
 		}
 	}
 }
