@@ -117,7 +117,7 @@ func TestUnknownMachine(t *testing.T) {
 	stop()
 
 	config.Site.ServeUnknown = true
-	_, stop = run(t, config)
+	s, stop = run(t, config)
 	pxe := []string{"-V", "PXEClient:Arch:00007:UNDI:003016", "-x", "0x5d:0007", "-O", "bootfile", "-O", "tftp"}
 	for range 2 {
 		must(t, other.udhcpc(pxe...))
@@ -125,7 +125,7 @@ func TestUnknownMachine(t *testing.T) {
 			t.Errorf("it was told %s", got)
 		}
 		stop()
-		_, stop = run(t, config)
+		s, stop = run(t, config)
 	}
 	third := plug(t, "52:54:00:00:00:98")
 	must(t, third.udhcpc("-r", "10.1.0.100"))
@@ -133,9 +133,9 @@ func TestUnknownMachine(t *testing.T) {
 		t.Errorf("another machine that wishes for its address was told %s", got)
 	}
 	leases := func() string {
-		text, err := os.ReadFile(filepath.Join(config.StateDir, leasesFile))
+		entries, err := s.entries.List(leaseKey)
 		must(t, err)
-		return string(text)
+		return fmt.Sprintf("%s", entries)
 	}
 	if !strings.Contains(leases(), stranger) {
 		t.Errorf("its lease isn't kept: %s", leases())

@@ -17,6 +17,9 @@ import (
 // maxDHCP bounds a request in bytes: an Ethernet frame and some more.
 const maxDHCP = 4096
 
+// maxKept bounds the acknowledgements that wait for their lease to be on disk. More aren't begun: their clients ask again.
+const maxKept = 2048
+
 // dhcp answers DHCP on one interface.
 type dhcp struct {
 	policy Policy
@@ -25,12 +28,28 @@ type dhcp struct {
 	log    *slog.Logger
 	link   int // interface index
 	conn   *net.UDPConn
+	kept   chan kept
+}
+
+// kept is what is done once a change of the leases is on disk.
+type kept struct {
+	saved   <-chan error
+	mac     string
+	request *dhcpv4.DHCPv4
+	reply   *dhcpv4.DHCPv4 // nil: none
 }
 
 // serve answers until ctx ends.
 func (s *dhcp) serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
+	s.kept = make(chan kept, maxKept)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.acknowledge()
+	}()
+	defer func() { close(s.kept); <-ended }()
 	buffer := make([]byte, maxDHCP)
 	for {
 		n, from, err := s.conn.ReadFromUDPAddrPort(buffer)
@@ -54,15 +73,24 @@ func (s *dhcp) serve(ctx context.Context) error {
 	}
 }
 
+// acknowledge sends what waits for the disk. While it waits for one lease others join it: they are written together.
+func (s *dhcp) acknowledge() {
+	for k := range s.kept {
+		if err := <-k.saved; err != nil {
+			s.log.Error("dhcp: cannot keep a lease, so none is given", "mac", k.mac, "error", err)
+			continue
+		}
+		s.reply(k.mac, k.request, k.reply)
+	}
+}
+
 // handle decides and does.
 func (s *dhcp) handle(request *dhcpv4.DHCPv4) {
 	d := Decide(request, s.policy)
 	mac := request.ClientHWAddr.String()
-	if d.Hold > 0 {
-		if err := s.leases.hold(mac, d.Address, d.Hold); err != nil {
-			s.log.Error("dhcp: cannot keep a lease, so none is given", "mac", mac, "error", err)
-			return
-		}
+	if len(s.kept) == cap(s.kept) && (d.Hold > offerTime || d.Decline || d.Release) {
+		s.log.Warn("dhcp: not answered, the disk is slower than requests for leases come", "mac", mac)
+		return
 	}
 	level := slog.LevelDebug
 	if other := s.note(d, mac); d.Reply != nil || other {
@@ -70,29 +98,32 @@ func (s *dhcp) handle(request *dhcpv4.DHCPv4) {
 	}
 	s.log.Log(context.Background(), level, "dhcp", "mac", mac, "node", d.Machine.Name, "message", request.MessageType(),
 		"client", string(d.Client), "answer", d.Reason)
-	if d.Reply == nil {
+	if saved := s.keep(d, mac); saved != nil {
+		s.kept <- kept{saved, mac, request, d.Reply}
 		return
 	}
-	if err := s.send(request, d.Reply); err != nil {
-		s.log.Error("dhcp: cannot answer", "mac", mac, "error", err)
+	s.reply(mac, request, d.Reply)
+}
+
+// keep notes what a decision does to the pool. The channel tells when it's on disk; nil: it needn't be.
+func (s *dhcp) keep(d Decision, mac string) <-chan error {
+	switch {
+	case d.Hold > 0:
+		return s.leases.hold(mac, d.Address, d.Hold)
+	case d.Decline && d.Known:
+		s.log.Warn("dhcp: something else uses a node's address", "node", d.Machine.Name, "address", d.Address)
+	case d.Decline:
+		return s.leases.decline(mac, d.Address)
+	case d.Release:
+		return s.leases.release(mac, d.Address)
 	}
+	return nil
 }
 
 // note keeps what the decision tells of the machine, and says whether that's another thing than last time.
 func (s *dhcp) note(d Decision, mac string) bool {
-	var err error
-	switch {
-	case d.Decline && d.Known:
-		s.log.Warn("dhcp: something else uses a node's address", "node", d.Machine.Name, "address", d.Address)
-	case d.Decline:
-		err = s.leases.decline(mac, d.Address)
-	case d.Release:
-		err = s.leases.release(mac, d.Address)
-	case d.Known && d.Reply != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && d.Client.firmware():
+	if d.Known && d.Reply != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && d.Client.firmware() {
 		s.states.offered(mac, d.Reason)
-	}
-	if err != nil {
-		s.log.Error("dhcp: cannot keep leases", "mac", mac, "error", err)
 	}
 	if !d.Known && !s.policy.Site.ListUnknown {
 		return false
@@ -102,6 +133,15 @@ func (s *dhcp) note(d Decision, mac string) bool {
 		address = d.Address.String()
 	}
 	return s.states.seen(mac, address, d.Reason)
+}
+
+func (s *dhcp) reply(mac string, request, reply *dhcpv4.DHCPv4) {
+	if reply == nil {
+		return
+	}
+	if err := s.send(request, reply); err != nil {
+		s.log.Error("dhcp: cannot answer", "mac", mac, "error", err)
+	}
 }
 
 // send sends a reply the way its client can hear it.

@@ -78,7 +78,7 @@ func setAddress(t *testing.T, link netlink.Link, prefix string) {
 	must(t, netlink.AddrAdd(link, &netlink.Addr{IPNet: network}))
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

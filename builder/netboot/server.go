@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/slipway-os/slipway/builder/kv"
 	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/builder/tftp"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -46,6 +47,7 @@ type Server struct {
 	leases    *leases
 	sockets   *sockets
 	store     *store       // nil: states are in memory only
+	entries   kv.Store     // nil without a store
 	control   net.Listener // nil without a store
 }
 
@@ -85,6 +87,9 @@ func (s *Server) open() (err error) {
 		if s.store, err = openStore(c.StateDir); err != nil {
 			return err
 		}
+		if s.entries, err = s.store.entries(); err != nil {
+			return err
+		}
 		if s.control, err = listenControl(s.store); err != nil {
 			return err
 		}
@@ -92,7 +97,7 @@ func (s *Server) open() (err error) {
 	if s.states, err = openStates(s.store, c.Site, c.Now, c.Log, c.Changed); err != nil {
 		return err
 	}
-	if s.leases, err = openLeases(s.store, c.Site, c.Now); err != nil {
+	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
 	s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
@@ -105,6 +110,9 @@ func (s *Server) Close() {
 	s.artifacts.close()
 	if s.control != nil {
 		s.control.Close()
+	}
+	if s.entries != nil {
+		s.entries.Close()
 	}
 	s.store.close()
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-os/slipway/builder/kv"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -335,7 +336,10 @@ func TestStoreFaults(t *testing.T) {
 	store := newStore(t, dir)
 	open := func() (err error) {
 		if _, err = openStates(store, lab(t), someTime, nil, nil); err == nil {
-			_, err = openLeases(store, lab(t), someTime)
+			var entries kv.Store
+			if entries, err = store.entries(); err == nil {
+				err = entries.Close()
+			}
 		}
 		return err
 	}

@@ -10,12 +10,15 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-os/slipway/builder/kv"
 )
 
 // Files in the state folder.
 const (
-	nodesFile  = "nodes.json"
-	leasesFile = "leases.json"
+	nodesFile   = "nodes.json"
+	entriesFile = "state.db"    // what changes often and must not be forgotten: leases
+	leasesFile  = "leases.json" // leases of earlier versions of this program
 )
 
 // maxStored bounds a stored file in bytes.
@@ -60,6 +63,41 @@ func (s *store) close() {
 		s.lock.Close()
 	}
 	s.root.Close()
+}
+
+// entries opens what the folder keeps in small entries, and takes over what an earlier version kept in a file.
+func (s *store) entries() (kv.Store, error) {
+	entries, err := kv.OpenBolt(s.root, entriesFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep states: %w", err)
+	}
+	if err := s.takeOver(entries); err != nil {
+		return nil, errors.Join(err, entries.Close())
+	}
+	return entries, nil
+}
+
+// takeOver moves leases of an earlier version. The file goes when they are in their new place: a kill on the way repeats it.
+func (s *store) takeOver(entries kv.Store) error {
+	var earlier []Lease
+	if err := s.read(leasesFile, &earlier); err != nil || earlier == nil {
+		return err
+	}
+	var changes []kv.Change
+	for _, lease := range earlier {
+		if !lease.Address.IsValid() {
+			continue
+		}
+		value, err := json.Marshal(lease)
+		if err != nil {
+			return fmt.Errorf("cannot take over %s: %w", leasesFile, err)
+		}
+		changes = append(changes, kv.Put(leaseKey+lease.Address.String(), value))
+	}
+	if err := kv.Commit(entries, changes...); err != nil {
+		return fmt.Errorf("cannot take over %s: %w", leasesFile, err)
+	}
+	return s.root.Remove(leasesFile)
 }
 
 // read reads a stored file; one that isn't there leaves out as it is. A file that can't be read is an error: it is not
