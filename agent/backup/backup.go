@@ -1,4 +1,5 @@
-// Package backup keeps encrypted snapshots of the node's etcd in a folder: one every so often, the newest so many.
+// Package backup keeps encrypted snapshots of the node's etcd in a folder: one every so often, the newest so many. Each is pushed
+// to further places (Place) where the plan has some: a directory, the boot server's depot, a bucket.
 //
 // A snapshot is encrypted (age-encryption.org/v1) before it reaches the disk, to recipients whose keys no node has. A file gets
 // its name when it is whole: etcd's SHA-256 at the end of the stream is checked on the way. Old ones go only after a new
@@ -6,19 +7,15 @@
 package backup
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,12 +25,8 @@ import (
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
-// Names of files: NODE-20260301T120000Z.etcd.age, the time in UTC.
-const (
-	stamp     = "20060102T150405Z"
-	extension = ".etcd.age"
-	temporary = ".new-"
-)
+// temporary begins the name of a file that isn't whole yet.
+const temporary = ".new-"
 
 // lookEvery is how often is looked whether a snapshot is due, and how soon one that failed is tried again.
 const lookEvery = time.Minute
@@ -50,21 +43,37 @@ type Keeper struct {
 	// node without a disk it is memory.
 	MinFree int
 	Log     *slog.Logger
+	// Place makes a place of a target of the plan.
+	Place func(bootspec.BackupTarget) Place
 
-	mu     sync.Mutex
-	newest time.Time
-	fault  string
+	mu      sync.Mutex
+	newest  time.Time
+	fault   string
+	pushers []*pusher
 }
 
-// Status is the time of the newest snapshot, zero for none, and why the last attempt failed.
-func (k *Keeper) Status() (newest time.Time, fault string) {
+// Status is how the snapshots are.
+func (k *Keeper) Status() bootspec.BackupStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.newest, k.fault
+	s := bootspec.BackupStatus{Every: k.Plan.EverySeconds, Newest: k.newest, Fault: k.fault}
+	for _, p := range k.pushers {
+		s.Pushed = append(s.Pushed, p.status())
+	}
+	return s
 }
 
-// Run takes snapshots when they are due, until ctx ends.
+// Run takes snapshots when they are due and pushes them, until ctx ends. All that it began has ended when it returns.
 func (k *Keeper) Run(ctx context.Context) {
+	var pushing sync.WaitGroup
+	defer pushing.Wait()
+	for _, to := range k.Plan.To {
+		p := &pusher{keeper: k, to: to, place: k.Place(to), wake: make(chan struct{}, 1), state: bootspec.Pushed{To: to.String()}}
+		k.mu.Lock()
+		k.pushers = append(k.pushers, p)
+		k.mu.Unlock()
+		pushing.Go(func() { p.run(ctx) })
+	}
 	for {
 		k.look(ctx, time.Now())
 		select {
@@ -77,7 +86,7 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // look takes a snapshot if one is due at the time, and remembers how that went.
 func (k *Keeper) look(ctx context.Context, now time.Time) {
-	list, err := k.list()
+	list, err := k.names(now)
 	if err == nil && !due(list, time.Duration(k.Plan.EverySeconds)*time.Second, now) {
 		k.remember(list, nil)
 		return
@@ -90,21 +99,37 @@ func (k *Keeper) look(ctx context.Context, now time.Time) {
 	if ctx.Err() != nil && err != nil {
 		return // the service ends
 	}
-	list, err2 := k.list()
+	list, err2 := k.names(now)
 	k.remember(list, errors.Join(err, err2))
+	if err == nil {
+		k.wake()
+	}
+}
+
+// wake has all pushers look for what is new.
+func (k *Keeper) wake() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range k.pushers {
+		select {
+		case p.wake <- struct{}{}:
+		default: // it will look anyway
+		}
+	}
 }
 
 // due tells whether it is time. Snapshots of the future are from when the clock was wrong, and don't count.
-func due(list []file, every time.Duration, now time.Time) bool {
-	for _, f := range list {
-		if age := now.Sub(f.at); age >= -every && age < every {
+func due(list []string, every time.Duration, now time.Time) bool {
+	for _, name := range list {
+		_, at, _ := bootspec.ParseSnapshotName(name)
+		if age := now.Sub(at); age >= -every && age < every {
 			return false
 		}
 	}
 	return true
 }
 
-func (k *Keeper) remember(list []file, err error) {
+func (k *Keeper) remember(list []string, err error) {
 	fault := ""
 	if err != nil {
 		fault = err.Error()
@@ -114,34 +139,16 @@ func (k *Keeper) remember(list []file, err error) {
 	if fault != "" && fault != k.fault {
 		k.Log.Warn(fault)
 	}
-	k.fault, k.newest = fault, time.Time{}
-	if len(list) > 0 {
-		k.newest = list[0].at
-	}
+	k.fault, k.newest = fault, taken(list)
 }
 
-// file is a snapshot in the folder.
-type file struct {
-	name string
-	at   time.Time
-}
-
-// list is this node's snapshots, the newest first. A folder that isn't there has none.
-func (k *Keeper) list() ([]file, error) {
-	entries, err := os.ReadDir(k.Plan.Directory)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// names are this node's snapshots, the newest first. A folder that isn't there has none.
+func (k *Keeper) names(now time.Time) ([]string, error) {
+	all, err := Directory{Path: k.Plan.Directory}.List(context.Background())
+	if err != nil {
 		return nil, fmt.Errorf("cannot look for snapshots of etcd: %w", err)
 	}
-	var list []file
-	for _, e := range entries {
-		name, ours := strings.CutPrefix(e.Name(), k.Node+"-")
-		name, whole := strings.CutSuffix(name, extension)
-		if at, err := time.Parse(stamp, name); err == nil && ours && whole {
-			list = append(list, file{e.Name(), at})
-		}
-	}
-	slices.SortFunc(list, func(a, b file) int { return cmp.Or(b.at.Compare(a.at), strings.Compare(b.name, a.name)) })
-	return list, nil
+	return bootspec.SnapshotsOf(k.Node, all, now), nil
 }
 
 // take makes a snapshot, and lets old ones go.
@@ -158,8 +165,8 @@ func (k *Keeper) take(ctx context.Context, now time.Time) error {
 	if err := roomy(k.Plan.Directory, k.MinFree); err != nil {
 		return fail(err)
 	}
-	name := k.Node + "-" + now.UTC().Format(stamp) + extension
-	beside := temporary + k.Node + extension // one name, so that what a power cut left is written over
+	name := bootspec.SnapshotName(k.Node, now)
+	beside := temporary + k.Node // one name, so that what a power cut left is written over
 	if err := k.write(ctx, dir, beside); err != nil {
 		_ = dir.Remove(beside)
 		return fail(err)
@@ -170,15 +177,15 @@ func (k *Keeper) take(ctx context.Context, now time.Time) error {
 	if err := syncFolder(k.Plan.Directory); err != nil {
 		return fail(err)
 	}
-	list, err := k.list()
+	list, err := k.names(now)
 	if err != nil {
 		return err
 	}
 	for _, old := range list[min(k.Plan.Keep, len(list)):] {
-		if old.name == name {
+		if old == name {
 			continue // the clock went back: the one just taken stays
 		}
-		if err := dir.Remove(old.name); err != nil {
+		if err := dir.Remove(old); err != nil {
 			return fail(err)
 		}
 	}

@@ -93,8 +93,8 @@ func TestSchedule(t *testing.T) {
 	if got, err := io.ReadAll(open); err != nil || !bytes.Equal(got, snapshot("what the cluster keeps")) {
 		t.Errorf("%q, %v", got, err)
 	}
-	if newest, fault := k.Status(); !newest.Equal(start.Add(5*time.Hour)) || fault != "" {
-		t.Errorf("%s, %q", newest, fault)
+	if s := k.Status(); !s.Newest.Equal(start.Add(5*time.Hour)) || s.Fault != "" {
+		t.Errorf("%s, %q", s.Newest, s.Fault)
 	}
 }
 
@@ -123,13 +123,13 @@ func TestNothingHalf(t *testing.T) {
 			if after := names(t, k); !slices.Equal(before, after) || len(after) != 1 {
 				t.Errorf("before %q, after %q", before, after)
 			}
-			if newest, fault := k.Status(); !newest.Equal(start) || !strings.Contains(fault, tt.want) {
-				t.Errorf("%s, %q", newest, fault)
+			if s := k.Status(); !s.Newest.Equal(start) || !strings.Contains(s.Fault, tt.want) {
+				t.Errorf("%s, %q", s.Newest, s.Fault)
 			}
 			k.Take = sends(whole)
 			k.look(t.Context(), start.Add(2*time.Hour+time.Minute))
-			if newest, fault := k.Status(); !newest.Equal(start.Add(2*time.Hour+time.Minute)) || fault != "" {
-				t.Errorf("after it works again: %s, %q", newest, fault)
+			if s := k.Status(); !s.Newest.Equal(start.Add(2*time.Hour+time.Minute)) || s.Fault != "" {
+				t.Errorf("after it works again: %s, %q", s.Newest, s.Fault)
 			}
 		})
 	}
@@ -151,7 +151,7 @@ func TestFull(t *testing.T) {
 	k, _ := keeper(t)
 	k.MinFree = 101
 	k.look(t.Context(), start)
-	if _, fault := k.Status(); !strings.Contains(fault, "% of the file system of") || len(names(t, k)) != 0 {
+	if fault := k.Status().Fault; !strings.Contains(fault, "% of the file system of") || len(names(t, k)) != 0 {
 		t.Errorf("%q, %q", fault, names(t, k))
 	}
 }
@@ -162,7 +162,7 @@ func TestWrongRecipient(t *testing.T) {
 		k, _ := keeper(t)
 		k.Plan.Recipients = recipients
 		k.look(t.Context(), start)
-		if _, fault := k.Status(); fault == "" || len(names(t, k)) != 0 {
+		if fault := k.Status().Fault; fault == "" || len(names(t, k)) != 0 {
 			t.Errorf("%q: %q, %q", recipients, fault, names(t, k))
 		}
 	}

@@ -1,5 +1,5 @@
 // Package manage is a running node's management API (images/bootspec, manage.go): how the node is, its journal, a snapshot
-// of its etcd, its restore from one (restore.go), a newer configuration for it (renew.go), and the
+// of its etcd, those that it keeps (kept.go), its restore from one (restore.go), a newer configuration for it (renew.go), and the
 // end of all that it keeps (reset.go).
 //
 // It serves operators only: clients with a certificate of the cluster's authority whose organisation is that of operators.
@@ -25,7 +25,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/slipway-os/slipway/agent/backup"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -60,7 +59,7 @@ type Node struct {
 type Server struct {
 	node    Node
 	streams chan struct{}
-	keeper  *backup.Keeper // nil: there are no scheduled snapshots
+	keeping keeping
 
 	restoring sync.Mutex // one restore of etcd at a time
 	renewals  renewals
@@ -72,8 +71,9 @@ func New(n Node) *Server {
 		n.Control = systemdControl{}
 	}
 	s := &Server{node: n, streams: make(chan struct{}, maxStreams)}
-	if n.Backup != nil && n.Role == controlPlane {
-		s.keeper = &backup.Keeper{Plan: *n.Backup, Node: n.Name, Take: s.take, Log: n.Log, MinFree: minFree}
+	s.keeping.change = make(chan struct{}, 1)
+	if n.Role == controlPlane {
+		s.keeping.plan = n.Backup
 	}
 	return s
 }
@@ -116,9 +116,9 @@ func environment(file, name string) (string, error) {
 // Run serves until ctx ends. The address need not be there yet, nor the certificate: it tries again, and logs the first
 // failure. Scheduled snapshots of etcd are taken meanwhile, where the node has them.
 func (s *Server) Run(ctx context.Context) {
-	if s.keeper != nil {
-		go s.keeper.Run(ctx)
-	}
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
+	keeping.Go(func() { s.keep(ctx) })
 	said := ""
 	for ctx.Err() == nil {
 		err := s.listen(ctx)
@@ -171,6 +171,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET "+bootspec.RouteLiveStatus, s.status)
 	mux.HandleFunc("GET "+bootspec.RouteLogs, s.stream(s.logs))
 	mux.HandleFunc("GET "+bootspec.RouteEtcdSnapshot, s.stream(s.snapshot))
+	mux.HandleFunc("GET "+bootspec.RouteEtcdKept, s.kept)
+	mux.HandleFunc("GET "+bootspec.RouteEtcdKept+"/{name}", s.stream(s.sendKept))
 	mux.HandleFunc("PUT "+bootspec.RouteEtcdRestore, patient(s.etcdChange(s.prepareRestore)))
 	mux.HandleFunc("POST "+bootspec.RouteEtcdSetAside, patient(s.etcdChange(s.prepareAside)))
 	mux.HandleFunc("POST "+bootspec.RouteEtcdApply, patient(s.etcdChange(s.apply)))

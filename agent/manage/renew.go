@@ -63,6 +63,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.node.Log.Info("configuration renewed", "files", len(done.Files), "until", done.Until)
+	s.replan()
 	s.renewals.status = &bootspec.RenewalStatus{At: time.Now().UTC(), Left: s.toRestart(r.Context())}
 	go s.restartAll(context.WithoutCancel(r.Context()))
 	s.answer(w, done)

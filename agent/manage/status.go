@@ -62,10 +62,7 @@ func (s *Server) look(ctx context.Context) bootspec.LiveStatus {
 	if s.node.Role == controlPlane {
 		l.Etcd = s.etcd(ctx)
 	}
-	if s.keeper != nil {
-		l.Backup = &bootspec.BackupStatus{Every: s.node.Backup.EverySeconds}
-		l.Backup.Newest, l.Backup.Fault = s.keeper.Status()
-	}
+	l.Backup = s.backup()
 	l.Renewal = s.renewal()
 	return l
 }

@@ -16,6 +16,7 @@ const (
 	clockApart      = 2 * time.Minute
 	diskLow         = 10 // percent free
 	memoryLow       = 5  // percent free
+	pushLate        = 30 * time.Minute
 )
 
 // Explain is what somebody should know or do, a line each; nothing, when all is well. Document is how the cluster document
@@ -106,7 +107,7 @@ func node(a Answer, document string, now time.Time) []string {
 		}
 	}
 	if c, ok := FirstToEnd(l.Certificates); ok && c.Until.Sub(now) < certificateSoon {
-		say("the certificate in %s ends on %s: boot the node again before, to renew it", c.File, c.Until.Format(time.DateOnly))
+		say("the certificate in %s ends on %s: `slipway renew %s --cluster %s` before", c.File, c.Until.Format(time.DateOnly), a.Name, document)
 	}
 	if apart := l.Clock.Sub(now); apart.Abs() > clockApart {
 		say("its clock is %s off", apart.Abs().Round(time.Second))
@@ -122,7 +123,7 @@ func node(a Answer, document string, now time.Time) []string {
 	if e := l.Etcd; e != nil && e.Answers && !e.Healthy {
 		say("etcd isn't healthy: %s", e.Reason)
 	}
-	if line := backup(l, now); line != "" {
+	for _, line := range backup(l, now) {
 		say("%s", line)
 	}
 	for _, p := range l.Problems {
@@ -132,21 +133,32 @@ func node(a Answer, document string, now time.Time) []string {
 }
 
 // backup is what is wrong with the scheduled snapshots of etcd. Those of a node that has just started may be missing.
-func backup(l *bootspec.LiveStatus, now time.Time) string {
+func backup(l *bootspec.LiveStatus, now time.Time) []string {
 	b := l.Backup
 	if b == nil {
-		return ""
+		return nil
 	}
+	var lines []string
 	every := time.Duration(b.Every) * time.Second
 	switch {
 	case b.Fault != "":
-		return b.Fault
+		lines = append(lines, b.Fault)
 	case b.Newest.IsZero() && l.Uptime.Duration() > every:
-		return "there is no scheduled snapshot of etcd"
+		lines = append(lines, "there is no scheduled snapshot of etcd")
 	case !b.Newest.IsZero() && now.Sub(b.Newest) > 2*every:
-		return fmt.Sprintf("the newest scheduled snapshot of etcd is from %s, and there should be one every %s", b.Newest.Format(time.RFC3339), every)
+		lines = append(lines, fmt.Sprintf("the newest scheduled snapshot of etcd is from %s, and there should be one every %s", b.Newest.Format(time.RFC3339), every))
 	}
-	return ""
+	for _, p := range b.Pushed {
+		switch {
+		case p.Fault != "" && !p.Newest.IsZero():
+			lines = append(lines, fmt.Sprintf("%s (the newest there is from %s)", p.Fault, p.Newest.Format(time.RFC3339)))
+		case p.Fault != "":
+			lines = append(lines, p.Fault)
+		case !b.Newest.IsZero() && b.Newest.Sub(p.Newest) > every && now.Sub(b.Newest) > pushLate:
+			lines = append(lines, fmt.Sprintf("snapshots of etcd are late at %s: the newest there is from %s", p.To, p.Newest.Format(time.RFC3339)))
+		}
+	}
+	return lines
 }
 
 // FirstToEnd is the certificate that ends first, of those that no kubelet replaces by itself.

@@ -74,6 +74,23 @@ func TestExplain(t *testing.T) {
 			"cp-1: the certificate in /etc/kubernetes/pki/apiserver.crt ends on 2026-03-11",
 		},
 		{
+			"snapshots that don't get there", []Answer{controlPlane("cp-1", func(l *bootspec.LiveStatus) {
+				l.Backup = &bootspec.BackupStatus{Every: 3600, Newest: now.Add(-40 * time.Minute), Pushed: []bootspec.Pushed{
+					{To: "directory /srv/a", Newest: now.Add(-40 * time.Minute)},
+					{To: "the boot server at 10.1.0.1:7445", Newest: now.Add(-5 * time.Hour), Fault: "cannot push snapshots of etcd to the boot server at 10.1.0.1:7445: no route"},
+					{To: "directory /srv/b", Newest: now.Add(-5 * time.Hour)},
+					{To: "directory /srv/c", Fault: "cannot push snapshots of etcd to directory /srv/c: full"},
+				}}
+			})},
+			"cp-1: cannot push snapshots of etcd to the boot server at 10.1.0.1:7445: no route (the newest there is from 2026-03-01T07:00:00Z)|cp-1: snapshots of etcd are late at directory /srv/b: the newest there is from 2026-03-01T07:00:00Z|cp-1: cannot push snapshots of etcd to directory /srv/c: full",
+		},
+		{
+			"a snapshot that is on its way", []Answer{controlPlane("cp-1", func(l *bootspec.LiveStatus) {
+				l.Backup = &bootspec.BackupStatus{Every: 3600, Newest: now.Add(-time.Minute), Pushed: []bootspec.Pushed{{To: "directory /srv/a", Newest: now.Add(-2 * time.Hour)}}}
+			})},
+			"",
+		},
+		{
 			"a kubelet's certificate is short-lived", []Answer{controlPlane("cp-1", func(l *bootspec.LiveStatus) {
 				l.Certificates = []bootspec.CertificateDate{{File: "/etc/kubernetes/kubelet.conf", Until: now.Add(24 * time.Hour)}, {File: "/etc/kubernetes/pki/a.crt", Until: now.Add(48 * time.Hour)}}
 			})},

@@ -62,7 +62,10 @@ func (id *Identity) NodeFiles(c *cluster.Cluster, n *cluster.Node, env Environme
 	m.kubeconfig("kubelet", localAPIServer, Leaf{CommonName: userKubelet + n.Name, Organization: []string{groupNodes}, Lifetime: KubeletLifetime})
 	m.kubeconfig("kube-proxy", localAPIServer, Leaf{CommonName: userProxy})
 	m.kubeconfig("flanneld", localAPIServer, Leaf{CommonName: userFlannel})
-	m.leaf("manage", m.id.CA, Leaf{CommonName: n.Name, Names: []string{n.Name}, Addresses: []netip.Addr{c.NodeAddress(n)}, Server: true})
+	// A control plane shows the same certificate to the boot server's depot.
+	m.leaf("manage", m.id.CA, Leaf{
+		CommonName: n.Name, Names: []string{n.Name}, Addresses: []netip.Addr{c.NodeAddress(n)}, Server: true, Client: n.Role == cluster.RoleControlPlane,
+	})
 	if n.Role == cluster.RoleControlPlane {
 		m.controlPlane(c, n)
 	}
@@ -137,6 +140,11 @@ func (m *maker) controlPlane(c *cluster.Cluster, n *cluster.Node) {
 // Operator is a client certificate for the nodes' management API, for a command of now: it is valid for OperatorLifetime.
 func (id *Identity) Operator(env Environment) (Pair, error) {
 	return id.CA.Issue(Leaf{CommonName: "slipway:operator", Organization: []string{bootspec.ManageGroup}, Client: true, Lifetime: OperatorLifetime}, env)
+}
+
+// Depot is the certificate of the boot server's depot (bootspec.DepotName).
+func (id *Identity) Depot(env Environment) (Pair, error) {
+	return id.CA.Issue(Leaf{CommonName: bootspec.DepotName, Names: []string{bootspec.DepotName}, Server: true, Lifetime: LeafLifetime}, env)
 }
 
 // apiServer is the certificate of a node's API server: every name and address that clients reach it by.

@@ -172,11 +172,11 @@ func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 func etcdCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "etcd",
-		Short: "Take, check and restore snapshots of a cluster's etcd",
+		Short: "Take, find, check and restore snapshots of a cluster's etcd",
 		Args:  noWords,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(etcdSnapshotCommand(a), etcdCheckCommand(a), etcdRestoreCommand(a))
+	c.AddCommand(etcdSnapshotCommand(a), etcdListCommand(a), etcdFetchCommand(a), etcdCheckCommand(a), etcdRestoreCommand(a))
 	return c
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/builder/nodeconfig"
@@ -93,10 +94,11 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if flags.verbose {
 		level = slog.LevelDebug
 	}
+	log := slog.New(slog.NewTextHandler(a.words, &slog.HandlerOptions{Level: level}))
 	server, err := netboot.New(netboot.Config{
 		Site: netboot.FromCluster(d.Cluster), Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
 		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
-		Log: slog.New(slog.NewTextHandler(a.words, &slog.HandlerOptions{Level: level})),
+		Log: log,
 		NodeConfig: func(node string) ([]byte, error) {
 			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
 		},
@@ -104,5 +106,15 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if err != nil {
 		return fmt.Errorf("cannot start the boot server: %w", err)
 	}
-	return server.Run(c.Context())
+	snapshots, err := openDepot(a, d, id, flags.state, log)
+	if err != nil {
+		server.Close()
+		return err
+	}
+	running, ctx := errgroup.WithContext(c.Context())
+	running.Go(func() error { return server.Run(ctx) })
+	if snapshots != nil {
+		running.Go(func() error { return snapshots.Run(ctx) })
+	}
+	return running.Wait()
 }

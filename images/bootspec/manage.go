@@ -104,4 +104,12 @@ type BackupStatus struct {
 	Newest time.Time `json:"newest,omitzero"` // zero: there is none
 	Every  int64     `json:"every"`           // seconds
 	Fault  string    `json:"fault,omitempty"` // why the last attempt failed
+	Pushed []Pushed  `json:"pushed,omitempty"`
+}
+
+// Pushed is how far a place that snapshots are pushed to is.
+type Pushed struct {
+	To     string    `json:"to"`              // BackupTarget.String
+	Newest time.Time `json:"newest,omitzero"` // of the node's snapshots there; zero: none, or nobody knows
+	Fault  string    `json:"fault,omitempty"` // why the last attempt failed
 }

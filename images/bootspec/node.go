@@ -37,6 +37,8 @@ type EtcdBackup struct {
 	Keep         int      `json:"keep"`         // so many, the newest
 	Recipients   []string `json:"recipients"`   // age's X25519 recipients: age1...
 	Directory    string   `json:"directory"`    // absolute
+	// To is where each is pushed besides.
+	To []BackupTarget `json:"to,omitempty"`
 }
 
 // Storage is a node's lasting storage.

@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"fmt"
+	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +29,13 @@ type Backup struct {
 	Keep       int         `yaml:"keep"`       // default 24
 	Recipients []Recipient `yaml:"recipients"` // at least one
 	Directory  string      `yaml:"directory"`  // default BackupDirectory
+	To         []Target    `yaml:"to"`         // where each snapshot is pushed besides
+}
+
+// Target is a place that snapshots are pushed to. One of its fields is set.
+type Target struct {
+	Directory string `yaml:"directory"` // on the node
+	Server    bool   `yaml:"server"`    // the boot server's depot
 }
 
 // What a backup is like unless the document says otherwise.
@@ -102,7 +111,7 @@ func (k *check) heartbeat(i Interval) {
 }
 
 // backup checks how snapshots are kept.
-func (k *check) backup(b *Backup) {
+func (k *check) backup(b *Backup, server netip.Addr) {
 	if b == nil {
 		return
 	}
@@ -116,8 +125,39 @@ func (k *check) backup(b *Backup) {
 	if len(b.Recipients) == 0 && !k.faulty(at+"recipients") {
 		k.fault(at+"recipients", "write public keys of age: age1...", "snapshots hold all that the cluster keeps, and are never written unencrypted: a recipient is missing")
 	}
-	if d := b.Directory; path.Clean(d) != d || !within(d) {
-		k.fault(at+"directory", "write it like "+BackupDirectory, "%q is not a folder below /var, /srv or /opt", d)
+	k.backupDirectory(at+"directory", b.Directory)
+	k.targets(at+"to", b, server)
+}
+
+func (k *check) backupDirectory(at, d string) {
+	if path.Clean(d) != d || !within(d) {
+		k.fault(at, "write it like "+BackupDirectory, "%q is not a folder below /var, /srv or /opt", d)
+	}
+}
+
+// maxTargets bounds the places that snapshots are pushed to.
+const maxTargets = 8
+
+// targets checks where snapshots are pushed to.
+func (k *check) targets(at string, b *Backup, server netip.Addr) {
+	if len(b.To) > maxTargets {
+		k.fault(at, "", "%d places are more than %d", len(b.To), maxTargets)
+	}
+	seen := map[Target]bool{}
+	for i, t := range b.To {
+		path := document.Index(at, i)
+		switch {
+		case (t.Directory != "") == t.Server:
+			k.fault(path, "one of: {directory: /srv/copies}, {server: true}", "it has not one place")
+		case t.Server && !server.IsValid():
+			k.fault(path, "write provisioning.server", "nodes don't know the boot server's address")
+		case t.Directory != "":
+			k.backupDirectory(document.Key(path, "directory"), t.Directory)
+		}
+		if seen[t] || t.Directory == b.Directory {
+			k.fault(path, "name each once", "snapshots are there already")
+		}
+		seen[t] = true
 	}
 }
 
@@ -141,5 +181,23 @@ func (c *Cluster) EtcdBackup(n *Node) *bootspec.EtcdBackup {
 	for _, r := range b.Recipients {
 		plan.Recipients = append(plan.Recipients, string(r))
 	}
+	for _, t := range b.To {
+		plan.To = append(plan.To, bootspec.BackupTarget{Directory: t.Directory, Server: c.depot(t)})
+	}
 	return plan
+}
+
+func (c *Cluster) depot(t Target) string {
+	if !t.Server {
+		return ""
+	}
+	return c.Depot()
+}
+
+// Depot is where the boot server takes snapshots of etcd; empty: nowhere.
+func (c *Cluster) Depot() string {
+	if c.Etcd.Backup == nil || !slices.ContainsFunc(c.Etcd.Backup.To, func(t Target) bool { return t.Server }) {
+		return ""
+	}
+	return netip.AddrPortFrom(c.Provisioning.Server, bootspec.DepotPort).String()
 }

@@ -22,11 +22,27 @@ func TestBackup(t *testing.T) {
 	}
 	plane, _ := c.Node("cp-1")
 	worker, _ := c.Node("worker-1")
-	if got, want := fmt.Sprint(*c.EtcdBackup(plane)), "{3600 24 ["+recipient+"] /var/lib/slipway/etcd-backup}"; got != want {
+	if got, want := fmt.Sprint(*c.EtcdBackup(plane)), "{3600 24 ["+recipient+"] /var/lib/slipway/etcd-backup []}"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if c.EtcdBackup(worker) != nil {
 		t.Error("a worker keeps snapshots")
+	}
+}
+
+// TestBackupTargets: where snapshots are pushed to.
+func TestBackupTargets(t *testing.T) {
+	c, err := cluster.Parse("lab.yaml", []byte(withBackup("{recipients: ["+recipient+"], to: [{directory: /srv/copies}, {server: true}]}")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plane, _ := c.Node("cp-1")
+	var got []string
+	for _, to := range c.EtcdBackup(plane).To {
+		got = append(got, to.String())
+	}
+	if want := "directory /srv/copies, the boot server at 10.1.0.1:7445"; strings.Join(got, ", ") != want || c.Depot() != "10.1.0.1:7445" {
+		t.Errorf("got %q, depot %q", got, c.Depot())
 	}
 }
 
@@ -40,6 +56,11 @@ func TestBackupFaults(t *testing.T) {
 		{"no interval", "{every: daily, recipients: [" + recipient + "]}", `"daily" is not an interval`},
 		{"none kept", "{keep: 0, recipients: [" + recipient + "]}", "0 is out of range"},
 		{"elsewhere", "{directory: /etc/x, recipients: [" + recipient + "]}", `"/etc/x" is not a folder below /var`},
+		{"nowhere", "{recipients: [" + recipient + "], to: [{}]}", "etcd.backup.to[0]: it has not one place"},
+		{"two in one", "{recipients: [" + recipient + "], to: [{server: true, directory: /srv/a}]}", "it has not one place"},
+		{"twice", "{recipients: [" + recipient + "], to: [{server: true}, {server: true}]}", "etcd.backup.to[1]: snapshots are there already"},
+		{"where they are", "{recipients: [" + recipient + "], directory: /srv/a, to: [{directory: /srv/a}]}", "snapshots are there already"},
+		{"pushed elsewhere", "{recipients: [" + recipient + "], to: [{directory: /home/a}]}", "etcd.backup.to[0].directory: \"/home/a\" is not a folder below /var"},
 		{"upwards", "{directory: /var/../etc, recipients: [" + recipient + "]}", "is not a folder below /var"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

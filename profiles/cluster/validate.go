@@ -70,7 +70,7 @@ func (k *check) cluster(c *Cluster) {
 	}
 	k.networks(c)
 	k.kubernetes(c)
-	k.backup(c.Etcd.Backup)
+	k.backup(c.Etcd.Backup, c.Provisioning.Server)
 	k.heartbeat(c.Etcd.Heartbeat)
 	k.overlaps(c)
 	k.provisioning(c)

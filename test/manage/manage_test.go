@@ -116,8 +116,8 @@ func newRack(t *testing.T) *rack {
 	return r
 }
 
-// serve runs the agent's server until the test ends. The journal is a program that prints how it was called.
-func (r *rack) serve(t *testing.T) {
+// serve runs the agent's server until the test ends, or stop. The journal is a program that prints how it was called.
+func (r *rack) serve(t *testing.T) (stop func()) {
 	t.Helper()
 	journal := filepath.Join(t.TempDir(), "journalctl")
 	script := "#!/bin/sh\nfor a; do case $a in --unit=missing.service) echo 'no such unit' >&2; exit 1;; esac; done\n" +
@@ -136,8 +136,10 @@ func (r *rack) serve(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); server.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
 	wait(t, "the management API", func() bool { return reachable("10.1.0.11:" + fmt.Sprint(bootspec.ManagePort)) })
+	return stop
 }
 
 func reachable(address string) bool {

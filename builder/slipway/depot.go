@@ -1,0 +1,57 @@
+package main
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/slipway-os/slipway/builder/depot"
+	"github.com/slipway-os/slipway/builder/pki"
+)
+
+// openDepot opens the depot of a document that has snapshots pushed to its boot server; nil: it has none.
+func openDepot(a *app, d *clusterDocument, id *pki.Identity, state string, log *slog.Logger) (*depot.Depot, error) {
+	address := d.Depot()
+	if address == "" {
+		return nil, nil
+	}
+	var names []string
+	for _, n := range d.ControlPlanes() {
+		names = append(names, n.Name)
+	}
+	own := &depotCertificate{app: a, identity: id}
+	return depot.New(depot.Config{
+		Address: address, Dir: filepath.Join(state, "etcd-snapshots"), Keep: d.Etcd.Backup.Keep, Nodes: names,
+		Authority: id.CA.PEM(), Certificate: own.get, Log: log, Now: a.now,
+	})
+}
+
+// depotCertificate makes the depot's certificate anew when half of its time is over.
+type depotCertificate struct {
+	app      *app
+	identity *pki.Identity
+
+	mu      sync.Mutex
+	present *tls.Certificate
+	until   time.Time
+}
+
+func (c *depotCertificate) get() (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.present != nil && c.app.now().Before(c.until) {
+		return c.present, nil
+	}
+	pair, err := c.identity.Depot(c.app.pki())
+	if err != nil {
+		return nil, err
+	}
+	made, err := tls.X509KeyPair(pair.Certificate, pair.Key)
+	if err != nil {
+		return nil, err
+	}
+	c.present, c.until = &made, c.app.now().Add(pki.LeafLifetime/2)
+	return c.present, nil
+}
