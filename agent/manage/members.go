@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -47,13 +48,18 @@ func (s *Server) removeMember(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// memberLimit is how long etcd may take. It waits without end for a change that went to a leader which has just been removed.
+const memberLimit = 10 * time.Second
+
 // askMembers asks etcd's JSON gateway; what goes wrong is the answer.
 func (s *Server) askMembers(w http.ResponseWriter, r *http.Request, verb string, question, answer any) bool {
 	if s.node.Role != controlPlane {
 		http.Error(w, s.node.Name+" has no etcd: ask a control plane", http.StatusNotFound)
 		return false
 	}
-	if err := s.askEtcd(r.Context(), "/v3/cluster/member/"+verb, question, answer); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), memberLimit)
+	defer cancel()
+	if err := s.askEtcd(ctx, "/v3/cluster/member/"+verb, question, answer); err != nil {
 		http.Error(w, "cannot "+verb+" etcd's members: "+err.Error(), http.StatusBadGateway)
 		return false
 	}

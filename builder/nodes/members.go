@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
@@ -26,9 +27,9 @@ func (o *Operator) Leftovers(ctx context.Context, n *cluster.Node) (Leftovers, e
 	var left Leftovers
 	c := o.Node(n)
 	defer c.Close()
-	var members []bootspec.EtcdMember
-	if err := c.send(ctx, http.MethodGet, bootspec.RouteEtcdMembers, nil, 0, &members); err != nil {
-		return left, fmt.Errorf("cannot ask %s for etcd's members: %w", n.Name, err)
+	members, err := c.members(ctx)
+	if err != nil {
+		return left, err
 	}
 	for _, m := range members {
 		if !o.has(m) {
@@ -60,14 +61,47 @@ func (o *Operator) has(m bootspec.EtcdMember) bool {
 	return false
 }
 
-// RemoveMember has a control plane remove a member of etcd.
+// members are etcd's, as a control plane's knows them.
+func (c *Client) members(ctx context.Context) (list []bootspec.EtcdMember, err error) {
+	if err := c.send(ctx, http.MethodGet, bootspec.RouteEtcdMembers, nil, 0, &list); err != nil {
+		return nil, fmt.Errorf("cannot ask %s for etcd's members: %w", c.name, err)
+	}
+	return list, nil
+}
+
+// How long the others may take until they can remove a member: a new leader, and 5 s of being connected to each other.
+const (
+	removalLimit = time.Minute
+	removalPause = time.Second
+)
+
+// RemoveMember has a control plane remove a member of etcd. It asks again for a minute while etcd refuses: a cluster that has
+// just lost a member, or its leader with it, does so for some seconds, and may lose what it was asked.
 func (o *Operator) RemoveMember(ctx context.Context, n *cluster.Node, m bootspec.EtcdMember) error {
+	ctx, cancel := context.WithTimeout(ctx, removalLimit)
+	defer cancel()
 	c := o.Node(n)
 	defer c.Close()
-	if err := c.send(ctx, http.MethodPost, bootspec.RouteEtcdRemove+"?"+url.Values{"id": {m.ID}}.Encode(), nil, 0, &struct{}{}); err != nil {
-		return fmt.Errorf("cannot remove %s from etcd: %w", MemberName(m), err)
+	route := bootspec.RouteEtcdRemove + "?" + url.Values{"id": {m.ID}}.Encode()
+	var why error
+	for {
+		err := c.send(ctx, http.MethodPost, route, nil, 0, &struct{}{})
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil || why == nil { // what etcd said tells more than that the time was over
+			why = err
+		}
+		// It may have been removed all the same.
+		if left, err := c.members(ctx); err == nil && !slices.ContainsFunc(left, func(l bootspec.EtcdMember) bool { return l.ID == m.ID }) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("cannot remove %s from etcd: %w", MemberName(m), why)
+		case <-time.After(removalPause):
+		}
 	}
-	return nil
 }
 
 // MemberName is what people call a member.
