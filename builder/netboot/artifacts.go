@@ -12,11 +12,11 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/mod/semver"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/manifest"
+	"github.com/slipway-os/slipway/images/version"
 )
 
 // artifacts is the set of files that may be served: those that manifests in the folder name and machines boot. Each was
@@ -37,7 +37,7 @@ type artifact struct {
 }
 
 // openArtifacts reads the manifests in a folder and picks each role's image, for each architecture there is: the wanted
-// version, or the newest where wanted is empty (semantic versioning 2.0.0, section 11).
+// version, or the newest where wanted is empty (version.Compare).
 //
 // Each image must be what a trusted key has signed, if there are such keys.
 func openArtifacts(ctx context.Context, folder, wanted string, roles []string, trust *release.Trust) (*artifacts, error) {
@@ -89,7 +89,7 @@ func pick(all []release.Image, role, wanted string) []release.Image {
 		if m.Role != role || (wanted != "" && m.Version != wanted) {
 			continue
 		}
-		if b := best[m.Arch]; b == nil || semver.Compare("v"+m.Version, "v"+b.Version) > 0 {
+		if b := best[m.Arch]; b == nil || version.Compare(m.Version, b.Version) > 0 {
 			best[m.Arch] = m.Manifest
 		}
 	}

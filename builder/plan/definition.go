@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/slipway-os/slipway/images/document"
+	"github.com/slipway-os/slipway/images/version"
 )
 
 // Definition is the image definition document (images/definition.yaml).
@@ -50,4 +51,15 @@ func LoadDefinition(name string, data []byte) (*Definition, error) {
 	sum := sha256.Sum256(data)
 	def.digest = hex.EncodeToString(sum[:])
 	return def, nil
+}
+
+// WithBuild is the definition with build metadata in its version: of 0.1.0 with ci.57, 0.1.0+ci.57. An empty one changes nothing.
+func (d *Definition) WithBuild(build string) (*Definition, error) {
+	if build == "" {
+		return d, nil
+	}
+	changed := *d
+	var err error
+	changed.Version, err = version.WithBuild(d.Version, build)
+	return &changed, err
 }

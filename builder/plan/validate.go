@@ -9,6 +9,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/deb"
 	"github.com/slipway-os/slipway/images/document"
+	"github.com/slipway-os/slipway/images/version"
 )
 
 // checker collects what is wrong in a definition that could be decoded.
@@ -22,7 +23,6 @@ func (c *checker) fault(path, hint, format string, args ...any) {
 }
 
 var (
-	semver    = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9a-z.-]+)?(\+[0-9a-z.-]+)?$`)
 	word      = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 	module    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
 	suiteName = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]*$`)
@@ -38,8 +38,8 @@ func (c *checker) definition(d *Definition) {
 	if d.Kind != "Image" {
 		c.fault("kind", "use Image", "unknown kind %q", d.Kind)
 	}
-	if !semver.MatchString(d.Version) {
-		c.fault("version", "such as 0.1.0; lower case", "%q is not a semantic version", d.Version)
+	if err := version.Check(d.Version); err != nil {
+		c.fault("version", "such as 0.1.0 or 0.2.0-rc.1", "%v", err)
 	}
 	c.archives(d.Archives)
 	c.each("packages", d.Packages, "", packageName)

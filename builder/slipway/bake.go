@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -26,6 +27,7 @@ type bakeFlags struct {
 	plans   bool
 	formats []string
 	slot    int64 // MiB of a root slot
+	build   string
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -42,10 +44,11 @@ A block map lies beside each, .bmap, for slipway flash and bmaptool. With disk.z
 .disk.raw.zst; with disk.qcow2 or disk-4k.qcow2 it is one for QEMU, .disk.qcow2.
 With --format iso there is a small disk image that boots from CD-ROM (virtual media) and from a stick alike, .iso. All of
 them boot with UEFI only; machines with legacy BIOS boot from the network.
+The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
 Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := flags.checkDisk(); err != nil {
+			if err := errors.Join(flags.checkDisk(), flags.checkBuild()); err != nil {
 				return usage(c, err)
 			}
 			if flags.plans {
@@ -62,6 +65,7 @@ Two bakes of the same plan give the same bytes. With --plan the plans are printe
 	c.Flags().StringVar(&flags.out, "out", "", "folder of the artifacts")
 	c.Flags().StringSliceVar(&flags.formats, "format", []string{bake.FormatNetboot}, "what to make besides the netboot files: disk, disk-4k, iso, each also with .zst or .qcow2 after it")
 	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
+	c.Flags().StringVar(&flags.build, "build", "", "build metadata for the version, such as ci.57 (0.1.0+ci.57)")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	a.outputFlag(c)
 	return c
@@ -73,6 +77,14 @@ func (f *bakeFlags) checkDisk() error {
 		return fmt.Errorf("--root-slot %d is not between 0 and %d", f.slot, 1<<20)
 	}
 	return bake.CheckFormats(f.formats)
+}
+
+func (f *bakeFlags) checkBuild() error {
+	some := plan.Definition{Version: "0.0.0"}
+	if _, err := some.WithBuild(f.build); err != nil {
+		return fmt.Errorf("--build %q is no build metadata: words of a-z, 0-9 and hyphens, with dots between them", f.build)
+	}
+	return nil
 }
 
 // order is one image to bake.
@@ -91,10 +103,14 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	if err != nil {
 		return nil, err
 	}
+	definition, err := w.definition.WithBuild(f.build)
+	if err != nil {
+		return nil, err
+	}
 	var list []order
 	for _, arch := range f.arches {
 		for _, r := range roles {
-			p, err := plan.Make(w.definition, lock, r, arch)
+			p, err := plan.Make(definition, lock, r, arch)
 			if err != nil {
 				return nil, err
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/slipway-os/slipway/images/document"
+	"github.com/slipway-os/slipway/images/version"
 )
 
 // check collects what is wrong with a document.
@@ -65,8 +66,10 @@ func (k *check) header(c *Cluster) bool {
 
 func (k *check) cluster(c *Cluster) {
 	k.label("metadata.name", c.Metadata.Name)
-	if v := c.Image.Version; v != "" && !semver.MatchString(v) {
-		k.fault("image.version", "write it like 0.1.0", "%q is not a semantic version", v)
+	if v := c.Image.Version; v != "" {
+		if err := version.Check(v); err != nil {
+			k.fault("image.version", "write it like 0.1.0", "%v", err)
+		}
 	}
 	k.networks(c)
 	k.kubernetes(c)
