@@ -31,7 +31,7 @@ const (
 
 // Bounds, in bytes.
 const (
-	maxSums      = 1 << 20
+	MaxSums      = 1 << 20 // of a checksum file
 	maxSignature = 4 << 10
 )
 
@@ -61,18 +61,18 @@ func (s Sums) names() []string {
 
 // DecodeSums reads a checksum file strictly: only what Encode writes is one.
 func DecodeSums(data []byte) (Sums, error) {
-	if len(data) > maxSums {
-		return nil, fmt.Errorf("%d bytes are over the limit of %d", len(data), maxSums)
+	if len(data) > MaxSums {
+		return nil, fmt.Errorf("%d bytes are over the limit of %d", len(data), MaxSums)
 	}
 	sums := Sums{}
 	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, maxSums+1)
+	lines.Buffer(nil, MaxSums+1)
 	for n := 1; lines.Scan(); n++ {
 		digest, name, ok := strings.Cut(lines.Text(), "  ")
 		switch {
 		case !ok || len(digest) != 64 || strings.Trim(digest, "0123456789abcdef") != "":
 			return nil, fmt.Errorf("line %d is no SHA-256, two spaces and a file name", n)
-		case !plain(name):
+		case !IsFileName(name):
 			return nil, fmt.Errorf("line %d: %q is not a plain file name", n, name)
 		case sums[name] != "":
 			return nil, fmt.Errorf("line %d: %s comes twice", n, name)
@@ -88,7 +88,8 @@ func DecodeSums(data []byte) (Sums, error) {
 	return sums, nil
 }
 
-func plain(name string) bool {
+// IsFileName tells whether a name may be one of a file of a release: no path, not hidden, no white space.
+func IsFileName(name string) bool {
 	return name != "" && !strings.HasPrefix(name, ".") && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == '\\' || r == 0x7f })
 }
 

@@ -91,7 +91,7 @@ func (t *Trust) Check(ctx context.Context, beside Reader, m *manifest.Manifest, 
 // release reads the checksum file of a version and verifies its signature.
 func (t *Trust) release(ctx context.Context, beside Reader, version string) (Sums, Key, error) {
 	list, sig := FileName(version, ExtSums), FileName(version, ExtSignature)
-	text, err := beside(ctx, list, maxSums)
+	text, err := beside(ctx, list, MaxSums)
 	if err == nil {
 		var signature []byte
 		if signature, err = beside(ctx, sig, maxSignature); err == nil {
@@ -100,10 +100,15 @@ func (t *Trust) release(ctx context.Context, beside Reader, version string) (Sum
 		list = sig
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, Key{}, fmt.Errorf("%w: nobody has signed version %s: there is no %s, and %s trusted; "+
-			"sign it (slipway sign), or take what you baked yourself with --unsigned", ErrSignature, version, list, t.who())
+		return nil, Key{}, t.nobody(version, list)
 	}
 	return nil, Key{}, fmt.Errorf("%w: cannot read %s: %w", ErrSignature, list, err)
+}
+
+// nobody is the error about a release that lacks one of its own files.
+func (t *Trust) nobody(version, lacks string) error {
+	return fmt.Errorf("%w: nobody has signed version %s: there is no %s, and %s trusted; "+
+		"sign it (slipway sign), or take what you baked yourself with --unsigned", ErrSignature, version, lacks, t.who())
 }
 
 func (t *Trust) open(version string, text, signature []byte) (Sums, Key, error) {

@@ -5,6 +5,8 @@ package cli
 import (
 	"crypto/sha256"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,7 +52,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "loop": loop},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "loop": loop, "webserver": webServer},
 		Condition: func(name string) (bool, error) {
 			if name == "root" {
 				return os.Geteuid() == 0, nil
@@ -91,10 +93,15 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// diskImage makes a small disk image with a place for a node's configuration, and its manifest: diskimage x.disk.raw worker.
+// diskImage makes a small disk image with a place for a node's configuration, and its manifest: diskimage x.disk.raw worker. A third
+// word is its version, 0.1.0 without.
 func diskImage(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: diskimage file role")
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: diskimage file role [version]")
+	}
+	version := "0.1.0"
+	if len(args) == 3 {
+		version = args[2]
 	}
 	path := ts.MkAbs(args[0])
 	ts.Check(os.WriteFile(path, nil, 0o600))
@@ -103,11 +110,21 @@ func diskImage(ts *testscript.TestScript, neg bool, args []string) {
 	data, err := os.ReadFile(path)
 	ts.Check(err)
 	m := manifest.Manifest{
-		APIVersion: manifest.Version, Kind: manifest.Kind, Role: args[1], Version: "0.1.0", Arch: "amd64", Plan: strings.Repeat("a", 64),
+		APIVersion: manifest.Version, Kind: manifest.Kind, Role: args[1], Version: version, Arch: "amd64", Plan: strings.Repeat("a", 64),
 		Root:      manifest.Root{Hash: strings.Repeat("b", 64), Data: 4096},
 		Artifacts: []manifest.Artifact{{Name: filepath.Base(path), Kind: manifest.KindDisk, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}},
 	}
 	ts.Check(os.WriteFile(strings.TrimSuffix(path, bootspec.ExtDisk)+bootspec.ExtManifest, m.Encode(), 0o600))
+}
+
+// webServer serves a folder and puts its URL into a variable: webserver URL folder.
+func webServer(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: webserver VARIABLE folder")
+	}
+	server := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[1]))))
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], server.URL)
 }
 
 // loop makes a loop device of so many MiB and of sectors of so many bytes, and puts its name into a variable: loop DEVICE 16 512.

@@ -1,0 +1,167 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"aead.dev/minisign"
+
+	"github.com/slipway-os/slipway/images/version"
+)
+
+// Release is all images of one version in a folder.
+type Release struct {
+	Version   string
+	Images    []Image
+	Sums      Sums
+	Text      []byte // the checksum file
+	Signature []byte // of it; nil: nobody signed
+	Signer    string // id of the key that the signature names; empty: nobody signed
+	Key       Key    // a trusted key that made it; zero: none was asked for
+}
+
+// File is one file of a release.
+type File struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"` // bytes
+	SHA256 string `json:"sha256"`
+}
+
+// Open reads the release of a version in a folder (empty: the only one there is): its manifests, checksum file and signature, which
+// must agree and, where keys are trusted, be signed with one of them. A release that nobody signed has no checksum file yet: it gets
+// the one that Sign would write. The artifacts are not read; whoever takes them compares them with Sums.
+func Open(ctx context.Context, root *os.Root, wanted string, trust *Trust) (*Release, error) {
+	r, err := open(ctx, root, wanted, trust)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the release in %s: %w", root.Name(), err)
+	}
+	return r, nil
+}
+
+func open(ctx context.Context, root *os.Root, wanted string, trust *Trust) (*Release, error) {
+	all, err := Images(root)
+	if err != nil {
+		return nil, err
+	}
+	r := &Release{}
+	if r.Version, r.Images, err = choose(all, wanted); err != nil {
+		return nil, err
+	}
+	if err := version.Check(r.Version); err != nil {
+		return nil, err
+	}
+	if err := r.readSums(ctx, root, trust); err != nil {
+		return nil, err
+	}
+	return r, r.compare()
+}
+
+// readSums reads and verifies the checksum file.
+func (r *Release) readSums(ctx context.Context, root *os.Root, trust *Trust) error {
+	text, err := read(root, FileName(r.Version, ExtSums), MaxSums)
+	if errors.Is(err, fs.ErrNotExist) && !trust.Wanted() {
+		r.Sums, err = sums(r.Images)
+		r.Text = r.Sums.Encode()
+		return err
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	signature, err := read(root, FileName(r.Version, ExtSignature), maxSignature)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if r.Sums, r.Key, err = trust.Vouch(r.Version, text, signature); err != nil {
+		return err
+	}
+	r.Text, r.Signature = text, signature
+	if signature != nil {
+		var s minisign.Signature
+		if err := s.UnmarshalText(signature); err != nil {
+			return fmt.Errorf("%w: %s is no minisign signature", ErrSignature, FileName(r.Version, ExtSignature))
+		}
+		r.Signer = keyID(s.KeyID)
+	}
+	return nil
+}
+
+// Vouch reads a release's checksum file and wants, where keys are trusted, its signature to be of one of them. What isn't there is nil.
+func (t *Trust) Vouch(version string, text, signature []byte) (Sums, Key, error) {
+	if t.Wanted() {
+		switch {
+		case text == nil:
+			return nil, Key{}, t.nobody(version, FileName(version, ExtSums))
+		case signature == nil:
+			return nil, Key{}, t.nobody(version, FileName(version, ExtSignature))
+		}
+		return t.open(version, text, signature)
+	}
+	list, err := DecodeSums(text)
+	if err != nil {
+		return nil, Key{}, fmt.Errorf("cannot read %s: %w", FileName(version, ExtSums), err)
+	}
+	return list, Key{}, nil
+}
+
+// compare wants the checksum file and the manifests to say the same.
+func (r *Release) compare() error {
+	want, err := sums(r.Images)
+	if err != nil {
+		return err
+	}
+	list := FileName(r.Version, ExtSums)
+	for _, name := range want.names() {
+		switch r.Sums[name] {
+		case want[name]:
+		case "":
+			return fmt.Errorf("%s does not name %s: it was baked later; sign the release again", list, name)
+		default:
+			return fmt.Errorf("%s has another digest for %s: it was baked again since; sign the release again", list, name)
+		}
+	}
+	return nil
+}
+
+// Files are all files of the release, by name, the checksum file and its signature among them. Those that are not there, or have
+// another size than their manifest says, are errors.
+func (r *Release) Files(root *os.Root) ([]File, error) {
+	sizes := map[string]int64{}
+	for _, i := range r.Images {
+		for _, a := range i.Artifacts {
+			sizes[a.Name] = a.Size
+		}
+	}
+	var files []File
+	for _, name := range r.Sums.names() {
+		info, err := root.Stat(name)
+		if err != nil {
+			return nil, fmt.Errorf("cannot find a file of the release: %w (bake it again)", err)
+		}
+		if size, ok := sizes[name]; !info.Mode().IsRegular() || ok && size != info.Size() {
+			return nil, fmt.Errorf("%s is not what its manifest says: %d bytes, not %d (bake the image again)", name, info.Size(), size)
+		}
+		files = append(files, File{name, info.Size(), r.Sums[name]})
+	}
+	for name, data := range r.Own() {
+		files = append(files, File{name, int64(len(data)), digest(data)})
+	}
+	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	return files, nil
+}
+
+// Own are the release's own files by name: the checksum file, and its signature if it has one.
+func (r *Release) Own() map[string][]byte {
+	own := map[string][]byte{FileName(r.Version, ExtSums): r.Text}
+	if r.Signature != nil {
+		own[FileName(r.Version, ExtSignature)] = r.Signature
+	}
+	return own
+}
+
+// Digest is the SHA-256 of the checksum file: releases with the same one have the same bytes.
+func (r *Release) Digest() string { return digest(r.Text) }
