@@ -84,6 +84,7 @@ func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, er
 		b.packRootAndInitrd,
 		b.writeArtifacts,
 		b.writeDisks,
+		b.writeSBOM,
 		b.writeManifest,
 	} {
 		err := verb()

@@ -95,7 +95,7 @@ func TestArtifacts(t *testing.T) {
 		names = append(names, strings.TrimPrefix(name, base))
 	}
 	slices.Sort(names)
-	if got := strings.Join(names, " "); got != ".cmdline .efi .initrd .json .root .vmlinuz" {
+	if got := strings.Join(names, " "); got != ".cmdline .efi .initrd .json .root .spdx.json .vmlinuz" {
 		t.Errorf("artifacts: %s", got)
 	}
 	written, err := manifest.Decode(files[base+".json"])

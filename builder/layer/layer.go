@@ -26,23 +26,40 @@ import (
 )
 
 // format is part of the files' names: another one makes all layers anew.
-const format = "v1"
+const format = "v2"
 
 // Layer is an unpacked package.
 type Layer struct {
-	Package  string // control data
-	Version  string
-	Replaces string
-	Entries  []rootfs.Entry // in the package's order; their content is in the cache until it is read
+	About
+	Entries []rootfs.Entry // in the package's order; their content is in the cache until it is read
+}
+
+// About is what a package's control data says, field by field as written there; what it doesn't say is empty.
+type About struct {
+	Package    string
+	Version    string
+	Source     string `json:",omitempty"`
+	Maintainer string `json:",omitempty"`
+	Homepage   string `json:",omitempty"`
+	PreDepends string `json:",omitempty"`
+	Depends    string `json:",omitempty"`
+	Provides   string `json:",omitempty"`
+	Replaces   string `json:",omitempty"`
+}
+
+func about(control deb.Paragraph) About {
+	return About{
+		Package: control.Get("Package"), Version: control.Get("Version"), Source: control.Get("Source"),
+		Maintainer: control.Get("Maintainer"), Homepage: control.Get("Homepage"), PreDepends: control.Get("Pre-Depends"),
+		Depends: control.Get("Depends"), Provides: control.Get("Provides"), Replaces: control.Get("Replaces"),
+	}
 }
 
 // stored is the .json file.
 type stored struct {
-	Package  string
-	Version  string
-	Replaces string `json:",omitempty"`
-	Size     int64  // of the .data file
-	Entries  []storedEntry
+	About
+	Size    int64 // of the .data file
+	Entries []storedEntry
 }
 
 type storedEntry struct {
@@ -135,7 +152,7 @@ func (s *Store) load(digest string) (*Layer, error) {
 	if info.Size() != have.Size {
 		return nil, fmt.Errorf("%s has %d bytes, not %d", data, info.Size(), have.Size)
 	}
-	l := &Layer{Package: have.Package, Version: have.Version, Replaces: have.Replaces}
+	l := &Layer{About: have.About}
 	for _, e := range have.Entries {
 		l.Entries = append(l.Entries, e.entry(data, "package "+have.Package))
 	}
@@ -180,7 +197,7 @@ func (s *Store) make(digest, path string) (err error) {
 		return err
 	}
 	w := writer{}
-	w.Package, w.Version, w.Replaces = control.Get("Package"), control.Get("Version"), control.Get("Replaces")
+	w.About = about(control)
 	err = whole(s.file(digest, ".data"), func(out io.Writer) error {
 		w.out = out
 		return deb.Unpack(f, size, w.visit)

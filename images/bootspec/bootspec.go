@@ -97,6 +97,7 @@ const (
 	ExtKernel   = ".vmlinuz"
 	ExtInitrd   = ".initrd"
 	ExtCmdline  = ".cmdline"
-	ExtBIOS     = ".kpxe" // iPXE for legacy BIOS
+	ExtBIOS     = ".kpxe"      // iPXE for legacy BIOS
+	ExtSBOM     = ".spdx.json" // bill of materials
 	ExtManifest = ".json"
 )

@@ -24,6 +24,7 @@ const (
 	KindDisk    = "disk"    // disk image for devices with sectors of 512 bytes
 	KindDisk4K  = "disk-4k" // and of 4096
 	KindISO     = "iso"     // disk image that boots from CD-ROM too
+	KindSBOM    = "sbom"    // bill of materials: SPDX 2.3, JSON
 )
 
 // Forms of a disk image follow its kind: disk.zst.

@@ -36,7 +36,7 @@ type Root struct {
 // Artifact is one file beside the manifest.
 type Artifact struct {
 	Name   string `json:"name"` // file name, no path
-	Kind   string `json:"kind"` // uki, root, kernel, initrd, cmdline, bios, disk, disk-4k, iso, disk.zst, disk.bmap...
+	Kind   string `json:"kind"` // uki, root, kernel, initrd, cmdline, bios, disk, disk-4k, iso, disk.zst, disk.bmap, sbom...
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`
 }
