@@ -33,7 +33,7 @@ type handler struct {
 	told      func() time.Time
 }
 
-func (h *handler) routes() http.Handler {
+func (h *handler) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+bootspec.RouteArtifacts+"{name}", h.serveArtifact)
 	mux.HandleFunc("GET "+routeIPXE+"{image}/{file}", h.serveIPXE)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strconv"
@@ -37,6 +38,8 @@ type Config struct {
 	Told func() time.Time
 	// Changed is called when a machine's status changes; it must not block. It may be nil.
 	Changed func(NodeStatus)
+	// Pages makes what is served, to anyone, at all paths that aren't the server's own; nil: nothing.
+	Pages func(*Server) http.Handler
 }
 
 // Server is a boot server whose files and states are open and whose sockets are bound.
@@ -49,6 +52,7 @@ type Server struct {
 	store     *store       // nil: states are in memory only
 	entries   kv.Store     // nil without a store
 	control   net.Listener // nil without a store
+	traffic   traffic
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -97,6 +101,7 @@ func (s *Server) open() (err error) {
 	if s.states, err = openStates(s.store, c.Site, c.Now, c.Log, c.Changed); err != nil {
 		return err
 	}
+	s.states.answers = &s.traffic.answers
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
@@ -150,10 +155,14 @@ func (s *Server) serve(ctx context.Context) error {
 		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told,
 	}
+	routes := h.routes()
+	if s.config.Pages != nil {
+		routes.Handle("GET /", s.config.Pages(s))
+	}
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
-	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, h.routes(), log) })
+	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, s.traffic.counted(routes), log) })
 	if s.control != nil {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, log), log) })
 	}
@@ -192,9 +201,11 @@ func (f served) Size() int64 { return f.artifact.Size }
 func (s *Server) tftpDone(t tftp.Transfer) {
 	log := s.config.Log.With("client", t.Client, "file", t.Name, "seconds", t.Duration.Seconds())
 	if t.Err != nil {
+		s.traffic.broken.Add(1)
 		log.Warn("tftp: transfer failed", "error", t.Err)
 		return
 	}
+	s.traffic.tftp.Add(t.Size)
 	log.Info("tftp: sent", "bytes", t.Size)
 	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
 		s.states.kernelSent(s.config.Site, t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)

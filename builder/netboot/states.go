@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -24,6 +25,7 @@ type states struct {
 	log     *slog.Logger
 	byMAC   map[string]*NodeStatus
 	changed func(NodeStatus) // may be nil; called with the lock held, must not block
+	answers *atomic.Int64    // counts the answers to machines; may be nil
 
 	changes int           // so far
 	tried   int           // of these, those that were written or failed to be
@@ -101,6 +103,9 @@ func (s *states) makeRoom() {
 func (s *states) seen(mac, address, answer string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.answers != nil {
+		s.answers.Add(1)
+	}
 	n := s.node(mac)
 	if n.State == unseen {
 		n.State = seen

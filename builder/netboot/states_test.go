@@ -374,3 +374,34 @@ func TestStoreFaults(t *testing.T) {
 	_, err = openStore(file)
 	check(err, "cannot keep states", file)
 }
+
+// TestStuck: a machine that stays in a state longer than any machine takes is stuck since then; one that is Ready, has failed
+// or was never seen booting is not.
+func TestStuck(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		state bootspec.Event
+		after time.Duration
+		stuck bool
+	}{
+		{bootspec.EventKernelSent, 3 * time.Minute, false},
+		{bootspec.EventKernelSent, 5 * time.Minute, true},
+		{bootspec.EventInstalling, 20 * time.Minute, false},
+		{bootspec.EventInstalling, time.Hour, true},
+		{bootspec.EventReady, 1000 * time.Hour, false},
+		{bootspec.EventFailed, 1000 * time.Hour, false},
+		{"unseen", 1000 * time.Hour, false},
+	} {
+		n := NodeStatus{State: string(c.state)}
+		if c.state != "unseen" {
+			n.Boots = []Boot{{Events: []EventRecord{{Event: bootspec.EventOffer, Time: start.Add(-time.Minute)}, {Event: c.state, Time: start}}}}
+		}
+		want := time.Time{}
+		if c.stuck {
+			want = start
+		}
+		if got := n.Stuck(start.Add(c.after)); !got.Equal(want) {
+			t.Errorf("%s for %s: stuck since %v, not %v", c.state, c.after, got, want)
+		}
+	}
+}

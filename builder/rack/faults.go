@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
@@ -107,7 +108,7 @@ func (r *rack) powerAgain(ctx context.Context, m *machine) (float64, error) {
 	if err := r.startMachine(ctx, m.node, tapsOf(r.Cluster, m.node.Name)); err != nil {
 		return 0, err
 	}
-	for deadline := started.Add(r.stretched(patience(bootspec.EventNetworkUp))); ; {
+	for deadline := started.Add(r.stretched(netboot.Patience(bootspec.EventNetworkUp))); ; {
 		list, err := r.nodes(ctx)
 		if err != nil {
 			return 0, err

@@ -30,21 +30,6 @@ const healing = 60 * time.Second
 // restarts is how often a machine may boot until that is a failure.
 const restarts = 3
 
-// patience is how long a node may take from one step to the next: several times what an emulated machine takes that has
-// half a processor.
-func patience(from bootspec.Event) time.Duration {
-	switch from {
-	case bootspec.EventPowerOn, bootspec.EventOffer, bootspec.EventKernelSent:
-		return 4 * time.Minute
-	case bootspec.EventNetworkUp: // all of Kubernetes starts for the first time
-		return 15 * time.Minute
-	case bootspec.EventUnitsStarted, bootspec.EventProvisioned:
-		return 8 * time.Minute
-	default:
-		return 5 * time.Minute
-	}
-}
-
 // watch follows all boots until every node is Ready.
 func (r *rack) watch(ctx context.Context) ([]Timeline, error) {
 	screen := newScreen(r.Out, r.Live)
@@ -115,7 +100,7 @@ func (r *rack) judge(timelines []Timeline, seen map[string]progress, now time.Ti
 			return &nodeError{node: t.Node, err: fmt.Errorf("the node reports: %s", last.Detail), log: last.Log}
 		case t.Boots >= restarts:
 			return &nodeError{node: t.Node, err: fmt.Errorf("it started %d times; the last boot came to %q %s%s", t.Boots, last.Event, last.Detail, panicked(m.serial))}
-		case waited > r.stretched(patience(last.Event)):
+		case waited > r.stretched(netboot.Patience(last.Event)):
 			return &nodeError{node: t.Node, err: fmt.Errorf("nothing happened for %.0f s after %q%s%s%s", waited.Seconds(), last.Event, panicked(m.serial), said(m.serial), r.others(timelines, t.Node))}
 		}
 	}

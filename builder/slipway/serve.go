@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/slipway-os/slipway/builder/dashboard"
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/builder/nodeconfig"
 )
@@ -94,13 +97,20 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if flags.verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(a.words, &slog.HandlerOptions{Level: level}))
+	words, table := a.words, newBoard(a.words)
+	if table != nil {
+		words = table
+	}
+	log := slog.New(slog.NewTextHandler(words, &slog.HandlerOptions{Level: level}))
 	server, err := netboot.New(netboot.Config{
 		Site: netboot.FromCluster(d.Cluster), Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
 		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		NodeConfig: func(node string) ([]byte, error) {
 			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
+		},
+		Pages: func(s *netboot.Server) http.Handler {
+			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic, Now: a.now, Log: log})
 		},
 	})
 	if err != nil {
@@ -113,6 +123,12 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	}
 	running, ctx := errgroup.WithContext(c.Context())
 	running.Go(func() error { return server.Run(ctx) })
+	if table != nil {
+		running.Go(func() error {
+			table.run(ctx, func(w io.Writer) { _ = writeStatus(w, server.Nodes(), a.now()) })
+			return nil
+		})
+	}
 	if snapshots != nil {
 		running.Go(func() error { return snapshots.Run(ctx) })
 	}

@@ -22,7 +22,7 @@ import (
 func statusCommand(a *app) *cobra.Command {
 	var flags clusterFlags
 	var server string
-	var live bool
+	var live, watch bool
 	c := &cobra.Command{
 		Use:   "status --cluster FILE | --server URL | --cluster FILE --nodes",
 		Short: "Show the rack's state, as the boot server knows it or as the nodes say themselves",
@@ -36,7 +36,7 @@ other doesn't: nodes answer without a boot server, and the server knows of machi
 				if server != "" {
 					return usage(c, errors.New("--nodes asks nodes, --server the boot server: give one"))
 				}
-				return printNodes(c.Context(), a, c, &flags)
+				return watched(c.Context(), a, watch, func(ctx context.Context, a *app) error { return printNodes(ctx, a, c, &flags) })
 			}
 			if server == "" {
 				d, err := flags.load(c)
@@ -45,13 +45,14 @@ other doesn't: nodes answer without a boot server, and the server knows of machi
 				}
 				server = serverURL(d)
 			}
-			return printStatus(c.Context(), a, server)
+			return watched(c.Context(), a, watch, func(ctx context.Context, a *app) error { return printStatus(ctx, a, server) })
 		},
 	}
 	flags.register(c)
 	flags.registerIdentity(c)
 	c.Flags().BoolVar(&live, "nodes", false, "ask the running nodes, not the boot server")
 	c.Flags().StringVar(&server, "server", "", "base URL of the boot server (default: that of the cluster document)")
+	c.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every two seconds, until Ctrl-C")
 	a.outputFlag(c)
 	return c
 }
@@ -102,7 +103,11 @@ func writeStatus(w io.Writer, nodes []netboot.NodeStatus, now time.Time) error {
 		if !n.LastSeen.IsZero() {
 			seen = now.Sub(n.LastSeen).Round(time.Second).String() + " ago"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, dash(n.Role), n.MAC, dash(n.Address), bootsFrom(n), n.State, seen, dash(what(n)))
+		state := n.State
+		if since := n.Stuck(now); !since.IsZero() {
+			state += ", stuck since " + since.Local().Format("15:04:05")
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, dash(n.Role), n.MAC, dash(n.Address), bootsFrom(n), state, seen, dash(what(n)))
 	}
 	return table.Flush()
 }

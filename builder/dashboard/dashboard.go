@@ -1,0 +1,115 @@
+// Package dashboard shows a rack to people and to Prometheus: a page with every machine's state, the timeline of its boot and
+// a failing machine's last words, and the same as metrics. It reads and changes nothing, asks for no login, and its page needs
+// nothing from elsewhere.
+//
+// Words: a view is what the page shows at one moment; a stage is the time from one event of a boot to the next.
+//
+// It is not for keeping states (builder/netboot does).
+package dashboard
+
+import (
+	"bytes"
+	"embed"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/slipway-os/slipway/builder/netboot"
+)
+
+//go:embed page.html dashboard.css dashboard.js
+var assets embed.FS
+
+// Source is what is shown.
+type Source struct {
+	Cluster string
+	Nodes   func() []netboot.NodeStatus
+	Traffic func() netboot.Traffic
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+type handler struct {
+	Source
+	page  *template.Template
+	rates rates
+}
+
+// New is the handler of the page (/), of the part of it that changes (/rack), and of the metrics (/metrics).
+func New(s Source) http.Handler {
+	h := &handler{Source: s, page: template.Must(template.ParseFS(assets, "page.html"))}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", h.serve("page"))
+	mux.HandleFunc("GET /rack", h.serve("rack"))
+	mux.Handle("GET /dashboard.css", http.FileServerFS(assets))
+	mux.Handle("GET /dashboard.js", http.FileServerFS(assets))
+	mux.Handle("GET /metrics", metrics(s))
+	return mux
+}
+
+// policy lets a browser load only what comes from here, and nobody frame it (Content Security Policy Level 3).
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+// serve answers with one template, made whole before any of it is sent.
+func (h *handler) serve(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		now := h.Now()
+		var out bytes.Buffer
+		if err := h.page.ExecuteTemplate(&out, name, makeView(h.Cluster, h.Nodes(), h.rates.at(now, h.Traffic()), now)); err != nil {
+			h.Log.Error("cannot make the page", "error", err)
+			http.Error(w, "cannot make the page; the server's log says why", http.StatusInternalServerError)
+			return
+		}
+		head := w.Header()
+		head.Set("Content-Type", "text/html; charset=utf-8")
+		head.Set("Content-Security-Policy", policy)
+		head.Set("X-Content-Type-Options", "nosniff")
+		head.Set("Referrer-Policy", "no-referrer")
+		head.Set("Cache-Control", "no-store")
+		_, _ = w.Write(out.Bytes())
+	}
+}
+
+// Rates are what the server sends, a second.
+type Rates struct {
+	Answers   float64 // to DHCP requests
+	HTTPBytes float64
+	TFTPBytes float64
+}
+
+// rates reckons them over the last seconds in which somebody looked.
+type rates struct {
+	mu      sync.Mutex
+	samples []sample // the oldest first
+}
+
+type sample struct {
+	at time.Time
+	netboot.Traffic
+}
+
+// window is what rates are reckoned over, at least.
+const window = 5 * time.Second
+
+func (r *rates) at(now time.Time, t netboot.Traffic) Rates {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.samples) > 1 && now.Sub(r.samples[1].at) >= window {
+		r.samples = r.samples[1:]
+	}
+	if n := len(r.samples); n == 0 || now.Sub(r.samples[n-1].at) >= window/10 {
+		r.samples = append(r.samples, sample{now, t})
+	}
+	first := r.samples[0]
+	seconds := now.Sub(first.at).Seconds()
+	if seconds <= 0 {
+		return Rates{}
+	}
+	return Rates{
+		Answers:   float64(t.Answers-first.Answers) / seconds,
+		HTTPBytes: float64(t.HTTPBytes-first.HTTPBytes) / seconds,
+		TFTPBytes: float64(t.TFTPBytes-first.TFTPBytes) / seconds,
+	}
+}
