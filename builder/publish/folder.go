@@ -150,7 +150,7 @@ func (f *Folder) apply(ctx context.Context, o Order) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	described, err := o.describe()
+	described, err := o.Describe()
 	if err != nil {
 		return Result{}, err
 	}
@@ -172,7 +172,8 @@ func (f *Folder) apply(ctx context.Context, o Order) (Result, error) {
 	return result, f.sweep(x)
 }
 
-func (o Order) describe() (*Release, error) {
+// Describe is what an index says about the order's release; nil: it has none.
+func (o Order) Describe() (*Release, error) {
 	if o.Release == nil {
 		return nil, nil
 	}

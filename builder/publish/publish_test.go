@@ -18,9 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/release"
-	"github.com/slipway-os/slipway/images/bootspec"
-	"github.com/slipway-os/slipway/images/manifest"
 )
 
 // TestMain is a publisher too: one that a test starts, to kill it.
@@ -59,20 +58,6 @@ func publishAndDie(from, to, n string) {
 	os.Exit(0)
 }
 
-// bake writes an image of a file with a hole, and its manifest.
-func bake(t *testing.T, dir, role, version, content string) {
-	t.Helper()
-	data := append(append([]byte(content), make([]byte, 300<<10)...), content...)
-	base := bootspec.ArtifactBase(role, version, "amd64")
-	m := &manifest.Manifest{
-		APIVersion: manifest.Version, Kind: manifest.Kind, Role: role, Version: version, Arch: "amd64", Plan: strings.Repeat("a", 64),
-		Root:      manifest.Root{Hash: strings.Repeat("b", 64), Data: 4096},
-		Artifacts: []manifest.Artifact{{Name: base + ".root", Kind: manifest.KindRoot, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}},
-	}
-	must(t, os.WriteFile(filepath.Join(dir, base+".root"), data, 0o600))
-	must(t, os.WriteFile(filepath.Join(dir, base+bootspec.ExtManifest), m.Encode(), 0o600))
-}
-
 func must(t *testing.T, errs ...error) {
 	t.Helper()
 	for _, err := range errs {
@@ -86,7 +71,7 @@ func must(t *testing.T, errs ...error) {
 func baked(t *testing.T, version, content string) string {
 	t.Helper()
 	dir := t.TempDir()
-	bake(t, dir, "worker", version, content)
+	must(t, fixture.Image(dir, "worker", version, content))
 	return dir
 }
 

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/slipway-os/slipway/builder/release"
 )
@@ -19,6 +21,12 @@ type Final struct{ Err error }
 
 func (f Final) Error() string { return f.Err.Error() }
 func (f Final) Unwrap() error { return f.Err }
+
+// Unreachable tells whether an error says that there is no such server: at first contact that is a mistake, and later a fault.
+func Unreachable(err error) bool {
+	var dns *net.DNSError
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) && dns.IsNotFound
+}
 
 // Site is a place that a web server serves: the URL of a folder as Folder makes it. It can only be read.
 type Site struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/publish"
 	"github.com/slipway-os/slipway/builder/pull"
+	"github.com/slipway-os/slipway/builder/registry"
 )
 
 // place is where releases are published.
@@ -38,7 +39,7 @@ func (f *placeFlags) register(c *cobra.Command) {
 	c.Long += placeHelp
 }
 
-// splitPlace takes what follows a place: @VERSION or #CHANNEL. A registry may have :TAG too.
+// splitPlace takes what follows a place: @VERSION or #CHANNEL. A repository may have :TAG too.
 func splitPlace(word string) (place string, want publish.Want, err error) {
 	if at := strings.LastIndexAny(word, "#@"); at > 0 {
 		if w, err := publish.ParseWant(word[at+1:]); err == nil && (w.Version != "") == (word[at] == '@') {
@@ -46,6 +47,12 @@ func splitPlace(word string) (place string, want publish.Want, err error) {
 		}
 		if word[at] == '#' {
 			return "", publish.Want{}, fmt.Errorf("%q is no name of a channel", word[at+1:])
+		}
+	}
+	if _, path, ok := strings.Cut(strings.TrimPrefix(word, registry.Scheme), "/"); ok && strings.HasPrefix(word, registry.Scheme) {
+		if _, tag, ok := strings.Cut(path, ":"); ok {
+			w, err := publish.ParseWant(registry.Untag(tag))
+			return strings.TrimSuffix(word, ":"+tag), w, err
 		}
 	}
 	return word, publish.Want{}, nil
@@ -58,8 +65,19 @@ func (f *placeFlags) open(c *cobra.Command, word string) (place, error) {
 		return publish.OpenFolder(word)
 	case scheme == "http" || scheme == "https":
 		return publish.NewSite(word)
+	case scheme+"://" == registry.Scheme:
+		return f.registry(c, word)
 	}
 	return nil, usage(c, fmt.Errorf("%s is no place of releases: a folder, http://, https:// or oci://", word))
+}
+
+// registry opens a repository.
+func (f *placeFlags) registry(c *cobra.Command, word string) (*registry.Repository, error) {
+	r, err := registry.Open(word, registry.Options{PlainHTTP: f.plain})
+	if err != nil {
+		return nil, usage(c, err)
+	}
+	return r, nil
 }
 
 // openToWrite opens a place to change it. A folder is made where it isn't there.
@@ -79,6 +97,8 @@ func (f *placeFlags) openToWrite(a *app, c *cobra.Command, word string, create b
 		return folder, nil
 	case scheme == "http" || scheme == "https":
 		return nil, usage(c, errors.New("a web server's folder can only be read: publish into the folder that it serves"))
+	case scheme+"://" == registry.Scheme:
+		return f.registry(c, word)
 	}
 	return nil, usage(c, fmt.Errorf("%s is no place for releases: a folder or oci://", word))
 }

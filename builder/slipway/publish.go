@@ -109,6 +109,13 @@ func publishRelease(a *app, c *cobra.Command, dir, to string, flags publishFlags
 	if err != nil {
 		return err
 	}
+	to, want, err := splitPlace(to)
+	if err != nil {
+		return usage(c, err)
+	}
+	if flags.channels = append(flags.channels, strings.Fields(want.Channel)...); flags.version == "" {
+		flags.version = want.Version
+	}
 	for _, name := range flags.channels {
 		if err := publish.CheckChannel(name); err != nil {
 			return usage(c, err)

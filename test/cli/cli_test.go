@@ -3,8 +3,10 @@
 package cli
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -52,10 +54,14 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "loop": loop, "webserver": webServer},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "loop": loop, "webserver": webServer, "registry": registry},
 		Condition: func(name string) (bool, error) {
-			if name == "root" {
+			switch name {
+			case "root":
 				return os.Geteuid() == 0, nil
+			case "docker-registry":
+				_, err := exec.LookPath(name)
+				return err == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -145,4 +151,26 @@ func loop(ts *testscript.TestScript, neg bool, args []string) {
 		_ = exec.Command("losetup", "--detach", device).Run()
 	})
 	ts.Setenv(args[0], device)
+}
+
+// registry starts docker-registry and puts its address into a variable: registry ADDRESS.
+func registry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: registry VARIABLE")
+	}
+	config := filepath.Join(ts.MkAbs("."), ".registry.yml")
+	ts.Check(os.WriteFile(config, []byte("version: 0.1\nstorage: {filesystem: {rootdirectory: "+ts.MkAbs(".registry")+"}}\nhttp: {addr: '127.0.0.1:0'}\n"), 0o600))
+	c := exec.Command("docker-registry", "serve", config)
+	words, err := c.StderrPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	ts.Defer(func() { _, _ = c.Process.Kill(), c.Wait() })
+	for lines := bufio.NewScanner(words); lines.Scan(); {
+		if _, rest, ok := strings.Cut(lines.Text(), "listening on "); ok {
+			go func() { _, _ = io.Copy(io.Discard, words) }()
+			ts.Setenv(args[0], strings.FieldsFunc(rest, func(r rune) bool { return r == '"' || r == ' ' })[0])
+			return
+		}
+	}
+	ts.Fatalf("docker-registry ended")
 }

@@ -156,16 +156,17 @@ func TestImagesKnowNoCluster(t *testing.T) {
 
 // runners are the packages that may start processes, and what they are there for.
 var runners = map[string]string{
-	"builder/component": "go",
-	"builder/squashfs":  "mksquashfs",
-	"builder/toolset":   "programs of locked packages",
-	"builder/nodes":     "etcd of an image, for a drill",
-	"builder/rack":      "QEMU, the boot server, kubectl",
-	"agent/manage":      "journalctl, slipway-etcd",
-	"agent/provision":   "ignition",
-	"agent/storage":     "mkfs, e2fsck",
-	"agent/units":       "journalctl",
-	"test/figures":      "slipway",
+	"builder/component":        "go",
+	"builder/internal/fixture": "docker-registry, for tests",
+	"builder/squashfs":         "mksquashfs",
+	"builder/toolset":          "programs of locked packages",
+	"builder/nodes":            "etcd of an image, for a drill",
+	"builder/rack":             "QEMU, the boot server, kubectl",
+	"agent/manage":             "journalctl, slipway-etcd",
+	"agent/provision":          "ignition",
+	"agent/storage":            "mkfs, e2fsck",
+	"agent/units":              "journalctl",
+	"test/figures":             "slipway",
 }
 
 func TestOnlyFewPackagesStartProcesses(t *testing.T) {
