@@ -117,6 +117,7 @@ func (b *baker) bootFiles() map[string]*[]byte {
 	arch := map[string]string{"amd64": "x64", "arm64": "aa64"}[b.Plan.Arch]
 	files := map[string]*[]byte{
 		"boot/vmlinuz-" + b.Plan.KernelRelease:    &b.kernel,
+		"boot/config-" + b.Plan.KernelRelease:     &b.config,
 		bootFolder + "linux" + arch + ".efi.stub": &b.stub,
 	}
 	if b.Plan.Arch == "amd64" {
@@ -156,7 +157,7 @@ func (b *baker) assembleRoot() error {
 		}
 	}
 	for p, content := range boot {
-		if len(*content) == 0 && p != undionly { // without it legacy BIOS can't boot, and nothing else misses it
+		if len(*content) == 0 && content != &b.undionly && content != &b.config { // without iPXE legacy BIOS can't boot, and nothing else misses it
 			return fmt.Errorf("no package brings %s", p)
 		}
 	}

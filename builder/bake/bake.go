@@ -83,6 +83,7 @@ func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, er
 		b.finishRoot,
 		b.packRootAndInitrd,
 		b.writeArtifacts,
+		b.writeInventory,
 		b.writeDisks,
 		b.writeSBOM,
 		b.writeManifest,
@@ -114,6 +115,7 @@ type baker struct {
 	kernel     []byte
 	stub       []byte
 	loader     []byte // only for disk images
+	config     []byte // the kernel's configuration; nil: its package has none
 	undionly   []byte // iPXE for legacy BIOS; nil: no package brings it
 	uki        []byte
 	images     []manifest.Image

@@ -3,6 +3,7 @@ package bake
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/slipway-os/slipway/builder/internal/fixture"
+	"github.com/slipway-os/slipway/builder/inventory"
 	"github.com/slipway-os/slipway/builder/squashfs"
 	"github.com/slipway-os/slipway/builder/uki"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -95,7 +97,7 @@ func TestArtifacts(t *testing.T) {
 		names = append(names, strings.TrimPrefix(name, base))
 	}
 	slices.Sort(names)
-	if got := strings.Join(names, " "); got != ".cmdline .efi .initrd .json .root .spdx.json .vmlinuz" {
+	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .root .spdx.json .vmlinuz" {
 		t.Errorf("artifacts: %s", got)
 	}
 	written, err := manifest.Decode(files[base+".json"])
@@ -476,4 +478,38 @@ func unpackInitrd(t *testing.T, path string) string {
 		t.Fatalf("cpio: %v: %s", err, out)
 	}
 	return dir
+}
+
+// TestInventory: what it says is what unsquashfs finds in the root image.
+func TestInventory(t *testing.T) {
+	k := newKitchen(t)
+	k.bake()
+	i, err := inventory.Decode(k.artifacts()[base+".files.json"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, e := range i.Root {
+		if e.Type == inventory.File {
+			got = append(got, e.Path)
+			if sum := fmt.Sprintf("%x", sha256.Sum256([]byte(k.cat(e.Path)))); sum != e.SHA256 {
+				t.Errorf("%s has SHA-256 %s, the inventory says %s", e.Path, sum, e.SHA256)
+			}
+		}
+		if e.Path == "usr/bin/kube-worker" && (e.Mode != "0755" || e.Origin != "component kube-worker" || e.Packed < 100<<10) {
+			t.Errorf("%+v", e)
+		}
+	}
+	for line := range strings.Lines(k.list()) {
+		if f := strings.Fields(line); f[0][0] == '-' {
+			want = append(want, strings.TrimPrefix(f[2], "/"))
+		}
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("files\n%q\nin the image\n%q", got, want)
+	}
+	if !slices.ContainsFunc(i.Initrd, func(e inventory.Entry) bool { return e.Path == "init" && e.Size > 0 }) {
+		t.Error("the initrd's init is not in the inventory")
+	}
 }

@@ -123,3 +123,43 @@ func TestFailures(t *testing.T) {
 		}
 	}
 }
+
+func TestSizes(t *testing.T) {
+	path := pack(t, options())
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got, err := Sizes(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, total := 0, int64(0)
+	for _, e := range tree(t).All() {
+		if e.Type != rootfs.Regular {
+			continue
+		}
+		n, ok := got[e.Path]
+		if files++; !ok || n > e.Content.Size {
+			t.Errorf("%s: %d of %d bytes, there: %v", e.Path, n, e.Content.Size, ok)
+		}
+		total += n
+	}
+	if len(got) != files {
+		t.Errorf("%d files, not %d", len(got), files)
+	}
+	if total <= 0 || total > info.Size() {
+		t.Errorf("%d bytes of files in %d", total, info.Size())
+	}
+	if got["usr/bin/a"] != 0 && got["usr/bin/ping"] != 0 {
+		t.Error("a file with two names counts twice")
+	}
+	if _, err := Sizes(strings.NewReader("no squashfs")); err == nil {
+		t.Error("anything is taken for a squashfs file")
+	}
+}

@@ -92,12 +92,14 @@ func ArtifactBase(role, version, arch string) string {
 
 // Extensions of artifacts.
 const (
-	ExtUKI      = ".efi"  // unified kernel image
-	ExtRoot     = ".root" // squashfs + dm-verity tree
-	ExtKernel   = ".vmlinuz"
-	ExtInitrd   = ".initrd"
-	ExtCmdline  = ".cmdline"
-	ExtBIOS     = ".kpxe"      // iPXE for legacy BIOS
-	ExtSBOM     = ".spdx.json" // bill of materials
-	ExtManifest = ".json"
+	ExtInventory = ".files.json" // list of files
+	ExtConfig    = ".config"     // the kernel's configuration
+	ExtUKI       = ".efi"        // unified kernel image
+	ExtRoot      = ".root"       // squashfs + dm-verity tree
+	ExtKernel    = ".vmlinuz"
+	ExtInitrd    = ".initrd"
+	ExtCmdline   = ".cmdline"
+	ExtBIOS      = ".kpxe"      // iPXE for legacy BIOS
+	ExtSBOM      = ".spdx.json" // bill of materials
+	ExtManifest  = ".json"
 )

@@ -27,6 +27,12 @@ const (
 	KindSBOM    = "sbom"    // bill of materials: SPDX 2.3, JSON
 )
 
+// Kinds of what tells about an image.
+const (
+	KindInventory = "files"         // list of all files of root image and initrd (builder/inventory)
+	KindConfig    = "kernel-config" // the kernel's configuration, as its package has it
+)
+
 // Forms of a disk image follow its kind: disk.zst.
 const (
 	FormZstd     = ".zst"   // compressed

@@ -1,0 +1,116 @@
+package squashfs
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"path"
+
+	squashfslow "github.com/CalebQ42/squashfs/low"
+	"github.com/CalebQ42/squashfs/low/inode"
+)
+
+// Sizes tells how many bytes each regular file takes in a squashfs file, compressed: its blocks, and of a fragment that it
+// shares with others its part. What several files have in common counts for the first by path, for the others nothing.
+// It reads what this package has packed; it is not for files of others.
+func Sizes(r io.ReaderAt) (map[string]int64, error) {
+	fs, err := squashfslow.NewReader(r)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read squashfs: %w", err)
+	}
+	s := &sizes{fs: fs, of: map[string]int64{}, seen: map[extent]bool{}}
+	s.fragments = squashfslow.NewTable(&s.fs, fs.Superblock.FragTableStart, fs.Superblock.FragCount, readFragment)
+	if err := s.walk(fs.Root, ""); err != nil {
+		return nil, fmt.Errorf("cannot read squashfs: %w", err)
+	}
+	return s.of, nil
+}
+
+// fragment is an entry of the fragment table.
+type fragment struct {
+	Start        uint64
+	Size, Unused uint32
+}
+
+func readFragment(r io.Reader) (f fragment, err error) {
+	return f, binary.Read(r, binary.LittleEndian, &f)
+}
+
+// extent is where a file's data begins: its first block, or its place in a fragment.
+type extent struct {
+	start  uint64
+	offset uint32
+	inside bool // a fragment
+}
+
+type sizes struct {
+	fs        squashfslow.Reader
+	fragments *squashfslow.Table[fragment]
+	of        map[string]int64
+	seen      map[extent]bool
+}
+
+func (s *sizes) walk(d squashfslow.Directory, at string) error {
+	for _, e := range d.Entries {
+		name := path.Join(at, e.Name)
+		file, err := s.fs.BaseFromEntry(e)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if file.IsDir() {
+			below, err := file.ToDir(s.fs)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if err := s.walk(below, name); err != nil {
+				return err
+			}
+		}
+		if !file.IsRegular() {
+			continue
+		}
+		if s.of[name], err = s.size(file.Inode); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+const (
+	noFragment = 0xffffffff
+	sizeMask   = 1<<24 - 1 // of a block's size; the bit above says that it isn't compressed
+)
+
+func (s *sizes) size(i inode.Inode) (int64, error) {
+	var start, length uint64
+	var index, offset uint32
+	var blocks []uint32
+	switch f := i.Data.(type) {
+	case inode.File:
+		start, length, index, offset, blocks = uint64(f.BlockStart), uint64(f.Size), f.FragInd, f.FragOffset, f.BlockSizes
+	case inode.EFile:
+		start, length, index, offset, blocks = f.BlockStart, f.Size, f.FragInd, f.FragOffset, f.BlockSizes
+	}
+	var total int64
+	if len(blocks) > 0 && s.first(extent{start: start}) {
+		for _, b := range blocks {
+			total += int64(b & sizeMask)
+		}
+	}
+	if index == noFragment || !s.first(extent{uint64(index), offset, true}) {
+		return total, nil
+	}
+	f, err := s.fragments.Get(index)
+	if err != nil {
+		return 0, err
+	}
+	// A fragment block holds up to a block of data; how much of it is not said, so a full one is meant.
+	tail := length % uint64(s.fs.Superblock.BlockSize)
+	return total + int64(uint64(f.Size&sizeMask)*tail/uint64(s.fs.Superblock.BlockSize)), nil
+}
+
+func (s *sizes) first(e extent) bool {
+	seen := s.seen[e]
+	s.seen[e] = true
+	return !seen
+}
