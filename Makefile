@@ -6,6 +6,8 @@ OUT      ?= out
 # RACK is what `make test-rack` rehearses: a shipped example or a file with three control planes or more.
 RACK     ?= reference
 FUZZTIME ?= 10m
+# RUNS is how often `make test-faults` makes each fault.
+RUNS     ?= 1
 # ONCE=1 makes `make run` end when all checks are done, on a terminal too.
 ONCE     ?=
 # LOCK names another lock than the committed one.
@@ -21,7 +23,7 @@ PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-t
 	cryptsetup-bin atftp tftp-hpa udhcpc isc-dhcp-client curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
 	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry
 
-.PHONY: run build test test-media test-rack test-images lint bench fuzz deps clean help
+.PHONY: run build test test-media test-rack test-faults test-images lint bench fuzz deps clean help
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
@@ -41,6 +43,7 @@ test: deps build lint test-images ## everything: unit, fuzz seeds, namespaces, t
 	@for m in $$(find images/components -name '*_test.go' -printf '%h\n' | cut -d/ -f1-3 | sort -u); do \
 		echo "go test $$m"; (cd $$m && CGO_ENABLED=0 go test -trimpath -timeout 30m ./...) || exit 1; done
 	SLIPWAY_TEST_OUT=$(abspath $(OUT))/test go test -count=1 -timeout 60m -v ./test/e2e
+	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images SLIPWAY_TEST_FAULTS=Power go test -count=1 -timeout 15m -v ./test/faults
 	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images go test -count=1 -timeout 30m -run '^TestMachine' ./agent/initramfs ./agent/network
 	bin/slipway bake --images $(IMAGES) $$(test ! -f $(OUT)/test/lock.json || echo --lock $(OUT)/test/lock.json) \
 		--role worker --format netboot,disk --out $(OUT)/test/media
@@ -57,6 +60,9 @@ test-rack: deps build ## the reference rack: five virtual machines to Ready, the
 	@$(ROOT) bin/slipway rack up --cluster $(RACK) --images $(IMAGES) --artifacts $(OUT)/images --faults --once \
 		--identity $(OUT)/identity-$(notdir $(RACK)) --logs $(OUT)/logs-$(notdir $(RACK)) \
 		--cache "$${SLIPWAY_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/slipway}"
+
+test-faults: deps test-images ## the reference cluster in namespaces: every fault that it must survive, RUNS times each
+	@$(ROOT) env SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images SLIPWAY_TEST_RUNS=$(RUNS) "$$(command -v go)" test -count=1 -timeout 120m -v ./test/faults
 
 # A mirror that moves on must not turn the tests red: they, and only they, lock again where a locked package is gone.
 test-images: deps build
