@@ -39,13 +39,13 @@ func catLayers(t *testing.T) []*layer.Layer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	libraries := &layer.Layer{Package: "libc6"}
+	libraries := &layer.Layer{About: layer.About{Package: "libc6"}}
 	for _, name := range append(needed, p.loader) {
 		// The version is part of the file's name, and the name that programs use is a link, as in most packages.
 		at := filepath.Join(p.libraries, name)
 		libraries.Entries = append(libraries.Entries, regular(t, "/"+at, at+".1.2.3"), rootfs.Entry{Path: at, Type: rootfs.Symlink, Link: name + ".1.2.3"})
 	}
-	return []*layer.Layer{libraries, {Package: "coreutils", Entries: []rootfs.Entry{
+	return []*layer.Layer{libraries, {About: layer.About{Package: "coreutils"}, Entries: []rootfs.Entry{
 		regular(t, "/usr/bin/cat", "bin/cat"), // as a package from before the merge of / and /usr
 		{Path: "usr/share/doc/coreutils/copyright", Type: rootfs.Regular, Content: rootfs.Inline([]byte("not needed"))},
 	}}}
