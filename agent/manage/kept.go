@@ -88,8 +88,16 @@ func (s *Server) backup() *bootspec.BackupStatus {
 
 // place makes a place of a target.
 func (s *Server) place(t bootspec.BackupTarget) backup.Place {
-	if t.Server != "" {
+	switch {
+	case t.Server != "":
 		return backup.Depot{Address: t.Server, TLS: s.depotTLS}
+	case t.S3 != nil:
+		bucket := *t.S3
+		bucket.Credentials = filepath.Join(s.node.Root, bucket.Credentials)
+		if bucket.CA != "" {
+			bucket.CA = filepath.Join(s.node.Root, bucket.CA)
+		}
+		return backup.Bucket{S3Bucket: bucket, Tool: s.node.EtcdTool}
 	}
 	return backup.Directory{Path: t.Directory, MinFree: minFree}
 }

@@ -27,6 +27,9 @@ func Places(c *cluster.Cluster, o *nodes.Operator) []Place {
 	if address := c.Depot(); address != "" {
 		list = append(list, depot{address, o.TLS()})
 	}
+	for _, b := range c.Buckets() {
+		list = append(list, bucket{b, "s3:" + b.Bucket.Bucket + "/" + b.Prefix})
+	}
 	return list
 }
 

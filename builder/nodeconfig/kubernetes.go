@@ -31,6 +31,9 @@ func (w *writer) controlPlane(id *pki.Identity) {
 	w.yaml(path.Join(bootspec.KubeconfigDirectory, "encryption-config.yaml"), 0o600, encryption(id.EncryptionKey))
 	w.addons()
 	w.nodes()
+	for path, data := range w.cluster.BucketFiles() {
+		w.add(path, 0o600, data)
+	}
 }
 
 // yaml adds documents in one file.

@@ -94,6 +94,9 @@ type S3Bucket struct {
 	CA          string `json:"ca,omitempty"`     // file with the authority of the endpoint; empty: those of the system
 }
 
+// BucketDirectory has the files of buckets on a control plane.
+const BucketDirectory = "/etc/slipway/buckets"
+
 // String is for people: "directory /srv/copies", "the boot server at 10.1.0.1:7445", "bucket etcd/rack-7/ at https://s3.example.com".
 func (t BackupTarget) String() string {
 	switch {

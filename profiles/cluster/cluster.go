@@ -61,7 +61,8 @@ type Cluster struct {
 	Install *Install `yaml:"install"`
 	Nodes   []Node   `yaml:"nodes"`
 
-	snippets map[string][]byte // content of Ignition files by path
+	snippets    map[string][]byte // content of Ignition files by path
+	bucketFiles map[string][]byte // content of files that buckets name, by path
 }
 
 // Metadata names the cluster.

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -20,7 +21,13 @@ func TestDocs(t *testing.T) {
 	if !ok {
 		t.Fatal("the page has no document")
 	}
-	if _, err := cluster.Parse("docs/cluster-document.md", []byte(doc)); err != nil {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"cluster.yaml": doc, "store.ini": "", "store.crt": ""} { // files that it names
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := cluster.ParseFile(filepath.Join(dir, "cluster.yaml")); err != nil {
 		t.Error(err)
 	}
 	for _, field := range fields(reflect.TypeFor[cluster.Cluster](), map[reflect.Type]bool{}) {

@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -36,6 +39,19 @@ type Backup struct {
 type Target struct {
 	Directory string `yaml:"directory"` // on the node
 	Server    bool   `yaml:"server"`    // the boot server's depot
+	S3        Bucket `yaml:"s3"`        // a bucket of an object store
+}
+
+// Bucket is one of an object store that speaks S3.
+type Bucket struct {
+	Endpoint string `yaml:"endpoint"` // https://s3.example.com[:PORT]
+	Region   string `yaml:"region"`   // empty: the endpoint says it
+	Bucket   string `yaml:"bucket"`
+	Prefix   string `yaml:"prefix"` // of all names: rack-7/
+	// Credentials is a file as the AWS tools read it, its profile default; CA one with the authority of the endpoint, PEM. Their paths
+	// are relative to the document and stay in its folder.
+	Credentials string `yaml:"credentials"`
+	CA          string `yaml:"ca"` // empty: the authorities that systems know
 }
 
 // What a backup is like unless the document says otherwise.
@@ -147,18 +163,126 @@ func (k *check) targets(at string, b *Backup, server netip.Addr) {
 	for i, t := range b.To {
 		path := document.Index(at, i)
 		switch {
-		case (t.Directory != "") == t.Server:
-			k.fault(path, "one of: {directory: /srv/copies}, {server: true}", "it has not one place")
+		case t.kinds() != 1:
+			k.fault(path, "one of: {directory: /srv/copies}, {server: true}, {s3: {endpoint: ..., bucket: ..., credentials: ...}}", "it has not one place")
 		case t.Server && !server.IsValid():
 			k.fault(path, "write provisioning.server", "nodes don't know the boot server's address")
 		case t.Directory != "":
 			k.backupDirectory(document.Key(path, "directory"), t.Directory)
+		case t.S3 != Bucket{}:
+			k.bucket(document.Key(path, "s3"), t.S3)
 		}
 		if seen[t] || t.Directory == b.Directory {
 			k.fault(path, "name each once", "snapshots are there already")
 		}
 		seen[t] = true
 	}
+}
+
+// kinds is how many places a target names.
+func (t Target) kinds() int {
+	n := 0
+	for _, named := range []bool{t.Directory != "", t.Server, t.S3 != Bucket{}} {
+		if named {
+			n++
+		}
+	}
+	return n
+}
+
+// bucketName is what S3 calls a bucket (https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html).
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+// bucket checks a bucket but for its files (bucketFiles).
+func (k *check) bucket(at string, b Bucket) {
+	endpoint, err := url.Parse(b.Endpoint)
+	if err != nil || endpoint.Scheme != "https" || endpoint.Host == "" || endpoint.User != nil || strings.Trim(endpoint.Path, "/")+endpoint.RawQuery+endpoint.Fragment != "" {
+		k.fault(document.Key(at, "endpoint"), "write it like https://s3.example.com", "%q is not the address of a store", b.Endpoint)
+	}
+	if !bucketName.MatchString(b.Bucket) {
+		k.fault(document.Key(at, "bucket"), "3 to 63 of a-z, 0-9, - and .", "%q is not the name of a bucket", b.Bucket)
+	}
+	if p := b.Prefix; p != "" && (!fs.ValidPath(strings.TrimSuffix(p, "/")) || p == "/" || strings.ContainsFunc(p, unprintable)) {
+		k.fault(document.Key(at, "prefix"), "write it like rack-7/", "%q is no prefix of names", p)
+	}
+	if strings.ContainsFunc(b.Region, unprintable) {
+		k.fault(document.Key(at, "region"), "write it like eu-central-1", "%q is no region", b.Region)
+	}
+	if b.Credentials == "" {
+		k.fault(document.Key(at, "credentials"), "name a file with aws_access_key_id and aws_secret_access_key below [default]", "is missing")
+	}
+}
+
+func unprintable(r rune) bool { return r <= ' ' || r > '~' }
+
+// bucketFiles reads the files that buckets name.
+func (k *check) bucketFiles(c *Cluster, files fs.FS) {
+	c.bucketFiles = map[string][]byte{}
+	if c.Etcd.Backup == nil {
+		return
+	}
+	for i, t := range c.Etcd.Backup.To {
+		at := document.Key(document.Index("etcd.backup.to", i), "s3")
+		for key, p := range map[string]string{"credentials": t.S3.Credentials, "ca": t.S3.CA} {
+			if p == "" {
+				continue
+			}
+			if data, ok := k.fileBeside(files, document.Key(at, key), p, "file"); ok {
+				c.bucketFiles[p] = data
+			}
+		}
+	}
+}
+
+// BucketFiles are the files that control planes need for the buckets of the document, by their paths on the node.
+func (c *Cluster) BucketFiles() map[string][]byte {
+	list := map[string][]byte{}
+	if c.Etcd.Backup == nil {
+		return list
+	}
+	for i, t := range c.Etcd.Backup.To {
+		if b := c.nodeBucket(i, t.S3); b != nil {
+			list[b.Credentials] = c.bucketFiles[t.S3.Credentials]
+			if b.CA != "" {
+				list[b.CA] = c.bucketFiles[t.S3.CA]
+			}
+		}
+	}
+	return list
+}
+
+// Buckets are the buckets that snapshots are pushed to, with the content of their files.
+func (c *Cluster) Buckets() []BucketAccess {
+	var list []BucketAccess
+	if c.Etcd.Backup == nil {
+		return nil
+	}
+	for _, t := range c.Etcd.Backup.To {
+		if t.S3 != (Bucket{}) {
+			list = append(list, BucketAccess{t.S3, c.bucketFiles[t.S3.Credentials], c.bucketFiles[t.S3.CA]})
+		}
+	}
+	return list
+}
+
+// BucketAccess is a bucket and what it takes to get in.
+type BucketAccess struct {
+	Bucket
+	Keys      []byte // the file of credentials
+	Authority []byte // PEM; none: those of the system
+}
+
+// nodeBucket is the i-th target's bucket as a node has it; nil: it is none.
+func (c *Cluster) nodeBucket(i int, b Bucket) *bootspec.S3Bucket {
+	if b == (Bucket{}) {
+		return nil
+	}
+	on := &bootspec.S3Bucket{Endpoint: b.Endpoint, Region: b.Region, Bucket: b.Bucket, Prefix: b.Prefix}
+	on.Credentials = fmt.Sprintf("%s/%d.credentials", bootspec.BucketDirectory, i)
+	if b.CA != "" {
+		on.CA = fmt.Sprintf("%s/%d.crt", bootspec.BucketDirectory, i)
+	}
+	return on
 }
 
 // within tells of folders that the agent may write to: its unit has no /home.
@@ -181,8 +305,8 @@ func (c *Cluster) EtcdBackup(n *Node) *bootspec.EtcdBackup {
 	for _, r := range b.Recipients {
 		plan.Recipients = append(plan.Recipients, string(r))
 	}
-	for _, t := range b.To {
-		plan.To = append(plan.To, bootspec.BackupTarget{Directory: t.Directory, Server: c.depot(t)})
+	for i, t := range b.To {
+		plan.To = append(plan.To, bootspec.BackupTarget{Directory: t.Directory, Server: c.depot(t), S3: c.nodeBucket(i, t.S3)})
 	}
 	return plan
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/slipway-os/slipway/images/document"
 )
 
-// MaxSnippet bounds one Ignition file of the user's in bytes.
+// MaxSnippet bounds one file that the document names, in bytes.
 const MaxSnippet = 1 << 20
 
 // Parse reads a cluster document, sets its defaults and checks it; name is for messages. The error is
@@ -67,6 +67,7 @@ func parse(name string, data []byte, files fs.FS, p *pools) (*Cluster, error) {
 	k.unassigned(c, p)
 	k.cluster(c)
 	k.snippets(c, files)
+	k.bucketFiles(c, files)
 	if err := document.Join(err, k.faults); err != nil {
 		return nil, err
 	}

@@ -283,22 +283,28 @@ func (k *check) snippets(c *Cluster, files fs.FS) {
 
 func (k *check) snippetList(c *Cluster, files fs.FS, list string, paths []string) {
 	for i, p := range paths {
-		path := document.Index(list, i)
-		if !fs.ValidPath(p) || p == "." {
-			k.fault(path, "write it relative to the cluster document, without ..", "%q is not a path in the document's folder", p)
-			continue
+		if data, ok := k.fileBeside(files, document.Index(list, i), p, "Ignition file"); ok {
+			c.snippets[p] = data
 		}
-		if files == nil {
-			k.fault(path, "keep the cluster document in a file", "%q can't be read: the document has no folder", p)
-			continue
-		}
-		data, err := readBounded(files, p)
-		if err != nil {
-			k.fault(path, "", "cannot read Ignition file: %v", err)
-			continue
-		}
-		c.snippets[p] = data
 	}
+}
+
+// fileBeside reads a file that the document names.
+func (k *check) fileBeside(files fs.FS, path, p, what string) (data []byte, ok bool) {
+	if !fs.ValidPath(p) || p == "." {
+		k.fault(path, "write it relative to the cluster document, without ..", "%q is not a path in the document's folder", p)
+		return nil, false
+	}
+	if files == nil {
+		k.fault(path, "keep the cluster document in a file", "%q can't be read: the document has no folder", p)
+		return nil, false
+	}
+	data, err := readBounded(files, p)
+	if err != nil {
+		k.fault(path, "", "cannot read %s: %v", what, err)
+		return nil, false
+	}
+	return data, true
 }
 
 func readBounded(files fs.FS, path string) ([]byte, error) {

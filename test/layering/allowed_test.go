@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"builder/bake":             {"builder/blockmap", "builder/component", "builder/deb", "builder/inventory", "builder/iso", "builder/kmod", "builder/layer", "builder/oci", "builder/plan", "builder/qcow2", "builder/rootfs", "builder/sbom", "builder/squashfs", "builder/sysroot", "builder/toolset", "builder/uki", "builder/verity", "images/bootspec", "images/disk", "images/manifest", "profiles/role", "github.com/klauspost/compress", "golang.org/x/sync"},
 	"builder/blockmap":         {"golang.org/x/sys"},
 	"builder/component":        {"images/document"},
-	"builder/copies":           {"builder/nodes", "images/bootspec", "profiles/cluster"},
+	"builder/copies":           {"builder/nodes", "images/bootspec", "profiles/cluster", "github.com/minio/minio-go/v7", "gopkg.in/ini.v1"},
 	"builder/dashboard":        {"builder/netboot", "images/bootspec", "github.com/chromedp/cdproto", "github.com/chromedp/chromedp", "github.com/prometheus/client_golang"},
 	"builder/deb":              {"github.com/klauspost/compress", "github.com/therootcompany/xz"},
 	"builder/depot":            {"images/bootspec", "golang.org/x/sys"},

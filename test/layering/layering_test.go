@@ -162,6 +162,7 @@ var runners = map[string]string{
 	"builder/toolset":          "programs of locked packages",
 	"builder/nodes":            "etcd of an image, for a drill",
 	"builder/rack":             "QEMU, the boot server, kubectl",
+	"agent/backup":             "slipway-etcd",
 	"agent/manage":             "journalctl, slipway-etcd",
 	"agent/provision":          "ignition",
 	"agent/storage":            "mkfs, e2fsck",

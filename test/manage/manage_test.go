@@ -40,7 +40,8 @@ func TestInNamespace(t *testing.T) {
 	}
 	programs := []string{"SLIPWAY_TEST_PROGRAM=" + build(t, "../..", "./builder/slipway")}
 	if !testing.Short() {
-		programs = append(programs, "SLIPWAY_TEST_ETCD="+build(t, "../../images/components/etcd", "."))
+		programs = append(programs, "SLIPWAY_TEST_ETCD="+build(t, "../../images/components/etcd", "."),
+			"SLIPWAY_TEST_S3="+build(t, "../s3", "github.com/versity/versitygw/cmd/versitygw"))
 	}
 	for _, tests := range []string{"TestNode", "TestRack"} {
 		t.Run(tests, func(t *testing.T) {
@@ -94,6 +95,7 @@ type rack struct {
 	backup   *bootspec.EtcdBackup
 	journal  string // what it says besides
 	control  manage.Control
+	etcdTool []string
 }
 
 func newRack(t *testing.T) *rack {
@@ -131,7 +133,7 @@ func (r *rack) serve(t *testing.T) (stop func()) {
 	server := manage.New(manage.Node{
 		Name: "cp-1", Role: "control-plane", Target: "slipway-control-plane.target", Root: r.root, Journal: journal,
 		Address: "10.1.0.11:" + fmt.Sprint(bootspec.ManagePort), EtcdMetrics: "http://127.0.0.1:2381", EtcdClient: "https://127.0.0.1:2379",
-		Log: slog.New(slog.DiscardHandler), Backup: r.backup, Control: r.control,
+		Log: slog.New(slog.DiscardHandler), Backup: r.backup, Control: r.control, EtcdTool: r.etcdTool,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

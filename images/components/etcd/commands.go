@@ -19,14 +19,14 @@ import (
 func commands() map[string]func(ctx context.Context, args []string) error {
 	return map[string]func(ctx context.Context, args []string) error{
 		"guard": guardCommand, "restore": restoreCommand, "set-aside": asideCommand, "decide": decideCommand,
-		"drill": drillCommand,
+		"drill": drillCommand, "bucket": bucketCommand,
 	}
 }
 
 // run is slipway-etcd: what a control plane does around etcd.
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 || commands()[args[0]] == nil {
-		return errors.New("usage: slipway-etcd guard|restore|set-aside|decide|drill [flags]")
+		return errors.New("usage: slipway-etcd guard|restore|set-aside|decide|drill|bucket [flags]")
 	}
 	return commands()[args[0]](ctx, args[1:])
 }
