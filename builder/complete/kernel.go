@@ -1,0 +1,128 @@
+package complete
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/slipway-os/slipway/builder/kmod"
+	"github.com/slipway-os/slipway/builder/rootfs"
+)
+
+const firmwareFolder = "usr/lib/firmware"
+
+// checkKernel notes the modules that files ask for by name, and the program with which the kernel asks for more.
+func (c *checker) checkKernel() error {
+	names := map[string]bool{}
+	for _, m := range c.Modules {
+		names[m.Name] = true
+		for _, a := range m.Aliases {
+			names[kmod.Name(a)] = true
+		}
+	}
+	for _, e := range c.files([]string{".conf"}, "etc/modules-load.d", "usr/local/lib/modules-load.d", "usr/lib/modules-load.d") {
+		text, err := c.text(e)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(text) {
+			name := strings.TrimSpace(line)
+			if name == "" || name[0] == '#' || name[0] == ';' {
+				continue
+			}
+			v := verdict{}
+			if !names[kmod.Name(name)] && !(c.Builtin != nil && c.Builtin(kmod.Name(name))) {
+				v = verdict{"is neither in the image nor built into its kernel", "take it back from pruneModules in definition.yaml, or don't load it"}
+			}
+			c.refer(Module, e, "loads", name, v)
+		}
+	}
+	c.modprobe()
+	return c.modprobeFiles()
+}
+
+// modprobe is what the kernel runs to load a module (CONFIG_MODPROBE_PATH).
+func (c *checker) modprobe() {
+	for line := range strings.Lines(string(c.KernelConfig)) {
+		value, ok := strings.CutPrefix(strings.TrimSpace(line), "CONFIG_MODPROBE_PATH=")
+		if name := strings.Trim(value, `"`); ok && name != "" {
+			from := Reference{Kind: Program, From: "the kernel", How: "loads modules with", To: name}
+			c.note(from, program(c.Root, name, nil))
+		}
+	}
+}
+
+// modprobeFiles notes install and remove commands of modprobe.d(5), which need a shell. One that does nothing (/bin/true) fails
+// without one, and then does nothing as well.
+func (c *checker) modprobeFiles() error {
+	for _, e := range c.files([]string{".conf"}, "etc/modprobe.d", "usr/local/lib/modprobe.d", "usr/lib/modprobe.d") {
+		text, err := c.text(e)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+			w := strings.Fields(line)
+			if len(w) < 3 || w[0] != "install" && w[0] != "remove" || slices.Contains([]string{"true", "false", ":"}, path.Base(w[2])) {
+				continue
+			}
+			c.refer(Program, e, w[0]+" "+w[1]+" needs", "/bin/sh", program(c.Root, "/bin/sh", nil))
+		}
+	}
+	return nil
+}
+
+// checkFirmware compares the files that modules may ask for (.modinfo, firmware=) with those there are. What is allowed to be
+// missing is allowed by module: a driver is what works or doesn't.
+func (c *checker) checkFirmware() error {
+	allowed := map[string]Firmware{}
+	for _, f := range c.Firmware {
+		for _, m := range f.Modules {
+			allowed[kmod.Name(m)] = f
+		}
+	}
+	for _, m := range c.Modules {
+		var lacks []string
+		r := Reference{Kind: FirmwareFile, From: modulePath(c.Root, m), Origin: "module " + m.Name, How: "may ask for"}
+		for _, name := range m.Firmware {
+			if r.To = name; c.hasFirmware(name) {
+				c.note(r, verdict{})
+			} else {
+				lacks = append(lacks, name)
+			}
+		}
+		entry, known := allowed[m.Name]
+		switch {
+		case known && len(lacks) == 0:
+			c.faults = append(c.faults, Fault{Reference{Kind: FirmwareFile, From: r.From, Origin: r.Origin, How: "is allowed (" + entry.By + ") to lack", To: "firmware"},
+				"it has all of, or asks for none", "take " + m.Name + " out of " + entry.By})
+		case known:
+			for _, r.To = range lacks {
+				r.Reason = entry.Reason
+				c.proof.Absent = append(c.proof.Absent, r)
+			}
+		default:
+			for _, r.To = range lacks {
+				c.note(r, missing("add the package that has it (docs/pipelines.md, \"Cards that need firmware files\"), prune the module, "+
+					"or list the module under `firmware` in definition.yaml with the reason"))
+			}
+		}
+	}
+	return nil
+}
+
+// hasFirmware looks for a file as the kernel does, compressed ones too (CONFIG_FW_LOADER_COMPRESS). A name may have a wildcard for
+// what the module fills in.
+func (c *checker) hasFirmware(name string) bool {
+	p := path.Join(firmwareFolder, name)
+	for _, extension := range []string{"", ".xz", ".zst"} {
+		if e, ok := c.Root.Resolve(p + extension); ok && e.Type == rootfs.Regular {
+			return true
+		}
+	}
+	if !strings.ContainsAny(name, "*?[") {
+		return false
+	}
+	return slices.ContainsFunc(c.in(path.Dir(p)), func(e *rootfs.Entry) bool { return matches(p, e.Path) || matches(p+".*", e.Path) })
+}
+
+func modulePath(t *rootfs.Tree, m kmod.Module) string { return m.Path }
