@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-os/slipway/builder/complete"
 	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/kmod"
 	"github.com/slipway-os/slipway/builder/layer"
@@ -81,6 +82,7 @@ func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, er
 		b.indexModules,
 		b.addContainerImages,
 		b.finishRoot,
+		b.proveComplete,
 		b.packRootAndInitrd,
 		b.writeArtifacts,
 		b.writeInventory,
@@ -119,6 +121,7 @@ type baker struct {
 	undionly   []byte // iPXE for legacy BIOS; nil: no package brings it
 	uki        []byte
 	images     []manifest.Image
+	proof      *complete.Proof
 	root       rootImage
 	rootFile   rootfs.Content
 	initrd     rootfs.Content

@@ -62,7 +62,7 @@ func shippedTree(t *testing.T, name string) *rootfs.Tree {
 		t.Fatal(err)
 	}
 	defer b.end()
-	for _, verb := range []func() error{b.buildComponents, b.unpackPackages, b.assembleRoot, b.indexModules, b.finishRoot} {
+	for _, verb := range []func() error{b.buildComponents, b.unpackPackages, b.assembleRoot, b.indexModules, b.addContainerImages, b.finishRoot, b.proveComplete} {
 		if err := verb(); err != nil {
 			if ctx.Err() != nil {
 				t.Skipf("component %s is not in the cache; a bake puts it there", missing)

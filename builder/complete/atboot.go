@@ -51,9 +51,10 @@ func (c *checker) atBoot(p string) bool {
 		return true
 	}
 	for _, a := range c.AtBoot {
-		if p == strings.TrimSuffix(a.Path, "/") || strings.HasSuffix(a.Path, "/") && strings.HasPrefix(p, a.Path) {
-			c.proof.AtBoot[a.Path]++
-			return true
+		for _, made := range a.Paths {
+			if p == strings.TrimSuffix(made, "/") || strings.HasSuffix(made, "/") && strings.HasPrefix(p, made) {
+				return true
+			}
 		}
 	}
 	return false

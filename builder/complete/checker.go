@@ -16,7 +16,7 @@ type checker struct {
 	Image
 	proof  *Proof
 	faults Faults
-	used   map[int]bool       // absences that some reference needed or would need
+	used   map[allowance]bool // those that some reference needed or would need
 	seen   map[Reference]bool // so that each is counted and told once
 
 	users  map[string]bool
@@ -65,29 +65,35 @@ func (c *checker) note(r Reference, v verdict) {
 		return
 	}
 	c.seen[r] = true
-	i, allowed := c.allows(r)
-	if allowed {
-		c.used[i] = true
-	}
+	absence, allowed := c.allows(r)
 	switch {
 	case v.ok():
 		c.proof.Proven[r.Kind]++
 	case allowed:
-		r.Reason = c.Absent[i].Reason
+		r.Reason = absence.Reason
 		c.proof.Absent = append(c.proof.Absent, r)
 	default:
 		c.faults = append(c.faults, Fault{r, v.why, v.hint})
 	}
 }
 
-// allows finds the absence for a reference.
-func (c *checker) allows(r Reference) (int, bool) {
+// allowance is one thing of one absence, by their places.
+type allowance struct{ absence, to int }
+
+// allows finds the absence for a reference, and marks it as used.
+func (c *checker) allows(r Reference) (Absence, bool) {
 	for i, a := range c.Absent {
-		if matches(a.From, r.From) && matches(a.To, r.To) {
-			return i, true
+		if !matches(a.From, r.From) {
+			continue
+		}
+		for k, to := range a.To {
+			if matches(to, r.To) {
+				c.used[allowance{i, k}] = true
+				return a, true
+			}
 		}
 	}
-	return 0, false
+	return Absence{}, false
 }
 
 func matches(pattern, s string) bool {
@@ -98,11 +104,13 @@ func matches(pattern, s string) bool {
 // deadAbsences are faults too: an absence that allows nothing would allow something nobody thought of one day.
 func (c *checker) deadAbsences() {
 	for i, a := range c.Absent {
-		if !c.used[i] {
-			c.faults = append(c.faults, Fault{
-				Reference: Reference{Kind: File, From: a.From, How: "is allowed (" + a.By + ") to lack", To: a.To},
-				Why:       "nothing there refers to", Hint: "take the entry out of " + a.By,
-			})
+		for k, to := range a.To {
+			if !c.used[allowance{i, k}] {
+				c.faults = append(c.faults, Fault{
+					Reference: Reference{Kind: File, From: a.From, How: "is allowed (" + a.By + ") to lack", To: to},
+					Why:       "it doesn't refer to", Hint: "take that out of " + a.By,
+				})
+			}
 		}
 	}
 }

@@ -55,10 +55,8 @@ func pathsIn(argument string) []string {
 		if !strings.HasPrefix(word, "/") || strings.ContainsAny(word, "%$*?") {
 			continue
 		}
-		for p := range strings.SplitSeq(word, ":") {
-			if strings.HasPrefix(p, "/") && p != "/" {
-				paths = append(paths, p)
-			}
+		if word != "/" && !strings.Contains(word, ":") { // with colons it is a search path, of which some may be absent
+			paths = append(paths, word)
 		}
 	}
 	return paths

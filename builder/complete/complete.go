@@ -26,6 +26,7 @@ type Image struct {
 	Root         *rootfs.Tree
 	Initrd       *rootfs.Tree
 	Modules      []kmod.Module // all kernel modules of the root tree
+	ModuleFolder string        // that they are below: usr/lib/modules/6.12.117+deb13-amd64
 	Builtin      func(module string) bool
 	KernelConfig []byte // as its package has it; nil: unknown
 	Containers   []Container
@@ -51,16 +52,16 @@ type Runs struct {
 	By      string   // who declares it: role node
 }
 
-// AtBoot is a path that something makes at each boot.
+// AtBoot are paths that something makes at each boot.
 type AtBoot struct {
-	Path string // absolute; with a slash at its end it stands for all that is below it
-	By   string // who makes it
+	By    string   // who makes them
+	Paths []string // absolute; one with a slash at its end stands for all that is below it
 }
 
-// Absence is a reference whose thing may be absent.
+// Absence are references of one file whose things may be absent.
 type Absence struct {
-	From   string // path of who refers, without the slash at its beginning; may have * as path.Match has it
-	To     string // what it refers to, as the fault says it; may have * too
+	From   string   // path of who refers, without the slash at its beginning; may have * as path.Match has it
+	To     []string // what it refers to, as the fault says it; may have * too
 	Reason string
 	By     string // who declares it: definition.yaml, absent[0]
 }
@@ -97,9 +98,8 @@ func Kinds() []Kind {
 
 // Proof is what was found.
 type Proof struct {
-	Proven map[Kind]int   // references whose thing is there, each counted once for who makes it
-	Absent []Reference    // those without, that an absence or Firmware allows; sorted
-	AtBoot map[string]int // how many references lead to each path that is made at boot
+	Proven map[Kind]int // references whose thing is there, each counted once for who makes it
+	Absent []Reference  // those without, that an absence or Firmware allows; sorted
 }
 
 // Count is the number of references that were proven.
@@ -165,8 +165,8 @@ func (f Faults) Error() string {
 // Check proves an image complete. The error is Faults, all of them, when it is not; another one when something can't be read.
 func Check(image Image) (*Proof, error) {
 	c := &checker{
-		Image: image, proof: &Proof{Proven: map[Kind]int{}, AtBoot: map[string]int{}},
-		used: map[int]bool{}, seen: map[Reference]bool{},
+		Image: image, proof: &Proof{Proven: map[Kind]int{}},
+		used: map[allowance]bool{}, seen: map[Reference]bool{},
 	}
 	for _, verb := range []func() error{
 		c.readAccounts,

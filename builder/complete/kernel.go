@@ -81,30 +81,26 @@ func (c *checker) checkFirmware() error {
 		}
 	}
 	for _, m := range c.Modules {
+		r := Reference{Kind: FirmwareFile, From: path.Join(c.ModuleFolder, m.Path), Origin: "kernel module " + m.Name, How: "may ask for"}
 		var lacks []string
-		r := Reference{Kind: FirmwareFile, From: modulePath(c.Root, m), Origin: "module " + m.Name, How: "may ask for"}
-		for _, name := range m.Firmware {
-			if r.To = name; c.hasFirmware(name) {
+		for _, r.To = range m.Firmware {
+			if c.hasFirmware(r.To) {
 				c.note(r, verdict{})
-			} else {
-				lacks = append(lacks, name)
+			} else if !slices.Contains(lacks, r.To) {
+				lacks = append(lacks, r.To)
 			}
 		}
 		entry, known := allowed[m.Name]
-		switch {
+		r.To = strings.Join(lacks, ", ")
+		switch r.Reason = entry.Reason; {
 		case known && len(lacks) == 0:
-			c.faults = append(c.faults, Fault{Reference{Kind: FirmwareFile, From: r.From, Origin: r.Origin, How: "is allowed (" + entry.By + ") to lack", To: "firmware"},
-				"it has all of, or asks for none", "take " + m.Name + " out of " + entry.By})
+			r.How, r.To = "is allowed ("+entry.By+") to lack", "firmware"
+			c.faults = append(c.faults, Fault{r, "it has all of, or asks for none", "take " + m.Name + " out of " + entry.By})
 		case known:
-			for _, r.To = range lacks {
-				r.Reason = entry.Reason
-				c.proof.Absent = append(c.proof.Absent, r)
-			}
-		default:
-			for _, r.To = range lacks {
-				c.note(r, missing("add the package that has it (docs/pipelines.md, \"Cards that need firmware files\"), prune the module, "+
-					"or list the module under `firmware` in definition.yaml with the reason"))
-			}
+			c.proof.Absent = append(c.proof.Absent, r)
+		case len(lacks) > 0:
+			c.note(r, missing("add the package that has it (docs/pipelines.md, \"Cards that need firmware files\"), prune the module, "+
+				"or list the module under `firmware` in definition.yaml with the reason"))
 		}
 	}
 	return nil
@@ -124,5 +120,3 @@ func (c *checker) hasFirmware(name string) bool {
 	}
 	return slices.ContainsFunc(c.in(path.Dir(p)), func(e *rootfs.Entry) bool { return matches(p, e.Path) || matches(p+".*", e.Path) })
 }
-
-func modulePath(t *rootfs.Tree, m kmod.Module) string { return m.Path }

@@ -1,6 +1,7 @@
 package complete
 
 import (
+	"path"
 	"strings"
 
 	"github.com/slipway-os/slipway/builder/rootfs"
@@ -53,7 +54,7 @@ func (c *checker) checkTmpfiles() error {
 			to = "/usr/share/factory" + l.path
 		}
 		if !strings.HasPrefix(to, "/") {
-			to = l.path[:strings.LastIndexByte(l.path, '/')+1] + to
+			to = path.Join(path.Dir(l.path), to)
 		}
 		c.refer(Link, l.from, "makes "+l.path+", a link to", to, c.exists(to))
 	}

@@ -212,9 +212,13 @@ func (c *checker) wants(s *unitSet) {
 					v = verdict{} // masked: then it is not wanted
 				}
 				c.refer(Unit, e, "lets "+by+" start", name, v)
-				if strings.ContainsRune(by, '.') { // else it is for all units of a type
-					c.refer(Unit, e, "is wanted by", by, s.exists(by))
+				if !strings.ContainsRune(by, '.') {
+					continue // it is for all units of a type
 				}
+				if v = s.exists(by); s.find(by) != nil {
+					v = verdict{} // masked: then nothing is wanted
+				}
+				c.refer(Unit, e, "is wanted by", by, v)
 			}
 		}
 	}
