@@ -1,17 +1,43 @@
 package bake
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path"
 	"slices"
 
 	"github.com/slipway-os/slipway/builder/complete"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/rootfs"
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/manifest"
 )
+
+// Prove does what a bake does before it packs anything, and proves that the image will lack nothing. It writes no artifacts; what
+// it makes of container images stays in the cache for a bake.
+func Prove(ctx context.Context, o Options) (*complete.Proof, error) {
+	scratch, err := os.MkdirTemp("", "slipway-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(scratch)
+	o.Out, o.Formats = scratch, nil
+	proved := o.Proved
+	var proof *complete.Proof
+	o.Proved = func(p *complete.Proof) {
+		proof = p
+		if proved != nil {
+			proved(p)
+		}
+	}
+	_, err = run(ctx, o, (*baker).prepare)
+	return proof, err
+}
 
 // proveComplete checks, before anything is packed, that all that something in the trees refers to is in them.
 func (b *baker) proveComplete() error {
@@ -33,7 +59,27 @@ func (b *baker) proveComplete() error {
 	if errors.As(err, &faults) {
 		return errors.Join(err, b.damaged(faults, initrd))
 	}
+	if err == nil && b.Proved != nil {
+		b.Proved(b.proof)
+	}
 	return err
+}
+
+// proofDocument is the artifact that says what was proven, and what was let pass with which reason.
+type proofDocument struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Image      string `json:"image"`
+	Root       string `json:"root"` // dm-verity root hash
+	*complete.Proof
+}
+
+func (b *baker) writeProof() error {
+	text, err := json.MarshalIndent(proofDocument{manifest.Version, "Proof", b.base(), b.root.Hash, b.proof}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return b.out.artifact(manifest.KindProof, b.base()+bootspec.ExtProof, bytesTo(append(text, '\n')))
 }
 
 // damaged tells whether one who refers to something missing is damaged in the cache, and so says what it doesn't mean.

@@ -54,8 +54,8 @@ type Runs struct {
 
 // AtBoot are paths that something makes at each boot.
 type AtBoot struct {
-	By    string   // who makes them
-	Paths []string // absolute; one with a slash at its end stands for all that is below it
+	By    string   `json:"by"`    // who makes them
+	Paths []string `json:"paths"` // absolute; one with a slash at its end stands for all that is below it
 }
 
 // Absence are references of one file whose things may be absent.
@@ -85,6 +85,7 @@ const (
 	Account        Kind = "accounts"
 	File           Kind = "files and folders"
 	Link           Kind = "links"
+	Processor      Kind = "processors"
 	ContainerImage Kind = "container images"
 	Plugin         Kind = "plugins"
 	Module         Kind = "kernel modules"
@@ -93,13 +94,14 @@ const (
 
 // Kinds are all of them, in the order in which they are told.
 func Kinds() []Kind {
-	return []Kind{Library, Interpreter, Program, Unit, Account, File, Link, ContainerImage, Plugin, Module, FirmwareFile}
+	return []Kind{Processor, Library, Interpreter, Program, Unit, Account, File, Link, ContainerImage, Plugin, Module, FirmwareFile}
 }
 
 // Proof is what was found.
 type Proof struct {
-	Proven map[Kind]int // references whose thing is there, each counted once for who makes it
-	Absent []Reference  // those without, that an absence or Firmware allows; sorted
+	Proven map[Kind]int `json:"proven"` // references whose thing is there, each counted once for who makes it
+	Absent []Reference  `json:"absent"` // those without, that an absence or Firmware allows; sorted
+	AtBoot []AtBoot     `json:"atBoot"` // paths that count as there because something makes them
 }
 
 // Count is the number of references that were proven.
@@ -111,15 +113,20 @@ func (p *Proof) Count() int {
 	return n
 }
 
+// Summary is a sentence for people.
+func (p *Proof) Summary() string {
+	return fmt.Sprintf("nothing is missing: %d references proven, %d may lead nowhere", p.Count(), len(p.Absent))
+}
+
 // Reference is one thing that names another.
 type Reference struct {
-	Kind   Kind
-	Where  string // the tree: empty for the root image, else initrd, container image coredns
-	From   string // path of who refers
-	Origin string // who brought that: package systemd
-	How    string // ExecStart= runs
-	To     string
-	Reason string // of the absence
+	Kind   Kind   `json:"kind"`
+	Where  string `json:"where,omitempty"`  // the tree: empty for the root image, else initrd, container image coredns
+	From   string `json:"from"`             // path of who refers
+	Origin string `json:"origin,omitempty"` // who brought that: package systemd
+	How    string `json:"how"`              // ExecStart= runs
+	To     string `json:"to"`
+	Reason string `json:"reason,omitempty"` // of the absence
 }
 
 func (r Reference) String() string {
@@ -165,7 +172,7 @@ func (f Faults) Error() string {
 // Check proves an image complete. The error is Faults, all of them, when it is not; another one when something can't be read.
 func Check(image Image) (*Proof, error) {
 	c := &checker{
-		Image: image, proof: &Proof{Proven: map[Kind]int{}},
+		Image: image, proof: &Proof{Proven: map[Kind]int{}, Absent: []Reference{}, AtBoot: image.AtBoot},
 		used: map[allowance]bool{}, seen: map[Reference]bool{},
 	}
 	for _, verb := range []func() error{

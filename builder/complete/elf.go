@@ -44,7 +44,7 @@ func (l *linker) ours(e *rootfs.Entry, start []byte) bool {
 	if machine != machines[l.check.Arch] || start[elf.EI_CLASS] != byte(elf.ELFCLASS64) {
 		v = verdict{"the image's processors (" + l.check.Arch + ") don't run", "it came with a package or component of another architecture: replace that, or exclude the file"}
 	}
-	l.note(Program, e, "is a program or library for", fmt.Sprint(machine), v)
+	l.note(Processor, e, "is a program or library for", fmt.Sprint(machine), v)
 	return v.ok()
 }
 
