@@ -38,7 +38,47 @@ func (c *checker) checkKernel() error {
 		}
 	}
 	c.modprobe()
-	return c.modprobeFiles()
+	if err := c.modprobeFiles(); err != nil {
+		return err
+	}
+	return c.kernelPrograms()
+}
+
+// kernelPrograms notes programs that the kernel is told to start: of core dumps (core(5), a pattern with |), and interpreters of
+// binfmt.d(5).
+func (c *checker) kernelPrograms() error {
+	each := func(folder string, visit func(e *rootfs.Entry, line string)) error {
+		for _, e := range c.files([]string{".conf"}, "etc/"+folder, "usr/local/lib/"+folder, "usr/lib/"+folder) {
+			text, err := c.text(e)
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(text) {
+				visit(e, strings.TrimSpace(line))
+			}
+		}
+		return nil
+	}
+	err := each("sysctl.d", func(e *rootfs.Entry, line string) {
+		key, value, _ := strings.Cut(line, "=")
+		key = strings.ReplaceAll(strings.TrimLeft(strings.TrimSpace(key), "-"), "/", ".")
+		pipe, ok := strings.CutPrefix(strings.TrimSpace(value), "|")
+		if words := strings.Fields(pipe); ok && key == "kernel.core_pattern" && len(words) > 0 {
+			c.refer(Program, e, "has core dumps taken by", words[0], program(c.Root, words[0], nil))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return each("binfmt.d", func(e *rootfs.Entry, line string) {
+		if line == "" || line[0] == '#' || line[0] == ';' {
+			return
+		}
+		// :name:type:offset:magic:mask:interpreter:flags, the first character being what separates them
+		if parts := strings.Split(line, line[:1]); len(parts) > 6 {
+			c.refer(Program, e, "has programs run by", parts[6], program(c.Root, parts[6], nil))
+		}
+	})
 }
 
 // modprobe is what the kernel runs to load a module (CONFIG_MODPROBE_PATH).

@@ -151,6 +151,10 @@ func TestOtherFilesOfSystemd(t *testing.T) {
 			i.file("usr/lib/modprobe.d/x.conf", "install x /usr/bin/xd\ninstall y /bin/true\noptions z a=1\n")
 		}, "/usr/lib/modprobe.d/x.conf (package demo): install x needs /bin/sh, which is not in the image"},
 		"modprobe": {func(i *image) { i.KernelConfig = []byte("CONFIG_X=y\nCONFIG_MODPROBE_PATH=\"/sbin/modprobe\"\n") }, "/the kernel: loads modules with /sbin/modprobe, which is not in the image"},
+		"core dumps": {func(i *image) {
+			i.file("usr/lib/sysctl.d/x.conf", "-kernel/core_pattern = |/usr/bin/xd %P\nkernel.core_uses_pid=1\n")
+		}, "/usr/lib/sysctl.d/x.conf (package demo): has core dumps taken by /usr/bin/xd, which is not in the image"},
+		"binfmt": {func(i *image) { i.file("usr/lib/binfmt.d/x.conf", "# qemu\n:x:M::\\x7fELF::/usr/bin/qemu-x:F\n") }, "/usr/lib/binfmt.d/x.conf (package demo): has programs run by /usr/bin/qemu-x, which is not in the image"},
 		"runs": {func(i *image) {
 			i.Runs = []Runs{{"/usr/lib/systemd/systemd", []string{"mount", "/usr/lib/systemd/systemd"}, "role node"}}
 		}, "/usr/lib/systemd/systemd (package demo): starts (role node, runs) mount, which " + lookedIn},
@@ -230,11 +234,12 @@ func FuzzFiles(f *testing.F) {
 	f.Add("imports = ['*']\n[plugins.x.cni]\nbin_dirs = ['']\n")
 	f.Add(`{"plugins":[{"type":"a"}]}`)
 	f.Add("#! /usr/bin/env -S")
+	f.Add("kernel.core_pattern=| \n:x:M::\\x7fELF::/a:F")
 	f.Add(binaryFile{interpreter: loader, needed: []string{"x"}, dlopen: `[{"soname":["a"],"priority":"required"}]`, wants: [][2]string{{"x", "1"}}}.String())
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, path := range []string{
 			"usr/lib/udev/rules.d/x.rules", "usr/lib/systemd/system/x.service", "usr/share/dbus-1/system-services/x.service", "usr/lib/tmpfiles.d/x.conf",
-			"usr/lib/sysusers.d/x.conf", "etc/x.yaml", "etc/containerd/config.toml", "etc/cni/net.d/x.conf", "etc/modules-load.d/x.conf", "etc/modprobe.d/x.conf", "usr/bin/x",
+			"usr/lib/sysusers.d/x.conf", "etc/x.yaml", "etc/containerd/config.toml", "etc/cni/net.d/x.conf", "etc/modules-load.d/x.conf", "etc/modprobe.d/x.conf", "etc/sysctl.d/x.conf", "etc/binfmt.d/x.conf", "usr/bin/x",
 		} {
 			root := rootfs.New()
 			for p, content := range map[string]string{"etc/passwd": "", "etc/group": "", path: text} {
