@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-os/slipway/builder/complete"
 	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/kmod"
 	"github.com/slipway-os/slipway/builder/layer"
@@ -42,6 +43,8 @@ type Options struct {
 	Disk    disk.Sizes // partitions of disk images; zero fields are disk's defaults
 	Out     string     // folder of the artifacts; made when missing
 	Cache   string     // folder of stages; made when missing
+	// Proved is told what was proven, before anything is packed. It may be nil.
+	Proved func(*complete.Proof)
 	// Progress is told what is being done. It may be nil, and may be called from several goroutines.
 	Progress func(Step)
 }
@@ -56,8 +59,12 @@ type Step struct {
 // after an error, what an earlier bake left there is whole. Damage in the cache is found while it is read: what is
 // damaged is dropped and made again.
 func Bake(ctx context.Context, o Options) (*manifest.Manifest, error) {
+	return run(ctx, o, (*baker).bake)
+}
+
+func run(ctx context.Context, o Options, recipe func(*baker) []func() error) (*manifest.Manifest, error) {
 	for again := false; ; again = true {
-		m, healed, err := bake(ctx, o)
+		m, healed, err := try(ctx, o, recipe)
 		if err == nil {
 			return m, nil
 		}
@@ -67,27 +74,40 @@ func Bake(ctx context.Context, o Options) (*manifest.Manifest, error) {
 	}
 }
 
-// bake is the recipe. Healed tells that it failed because of damage in the cache that is gone now.
-func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, err error) {
-	b, err := begin(ctx, o)
-	if err != nil {
-		return nil, false, err
-	}
-	defer b.end()
-	for _, verb := range []func() error{
+// prepare is the first half of the recipe: what will be packed.
+func (b *baker) prepare() []func() error {
+	return []func() error{
 		b.buildComponents,
 		b.unpackPackages,
 		b.assembleRoot,
 		b.indexModules,
 		b.addContainerImages,
 		b.finishRoot,
+		b.proveComplete,
+	}
+}
+
+// bake is the recipe.
+func (b *baker) bake() []func() error {
+	return append(b.prepare(),
 		b.packRootAndInitrd,
 		b.writeArtifacts,
 		b.writeInventory,
+		b.writeProof,
 		b.writeDisks,
 		b.writeSBOM,
 		b.writeManifest,
-	} {
+	)
+}
+
+// try follows a recipe. Healed tells that it failed because of damage in the cache that is gone now.
+func try(ctx context.Context, o Options, recipe func(*baker) []func() error) (m *manifest.Manifest, healed bool, err error) {
+	b, err := begin(ctx, o)
+	if err != nil {
+		return nil, false, err
+	}
+	defer b.end()
+	for _, verb := range recipe(b) {
 		err := verb()
 		if errors.Is(err, rootfs.ErrDamaged) {
 			b.step("look for damage in the cache")
@@ -119,6 +139,7 @@ type baker struct {
 	undionly   []byte // iPXE for legacy BIOS; nil: no package brings it
 	uki        []byte
 	images     []manifest.Image
+	proof      *complete.Proof
 	root       rootImage
 	rootFile   rootfs.Content
 	initrd     rootfs.Content

@@ -21,6 +21,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/inventory"
+	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/squashfs"
 	"github.com/slipway-os/slipway/builder/uki"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -97,7 +98,7 @@ func TestArtifacts(t *testing.T) {
 		names = append(names, strings.TrimPrefix(name, base))
 	}
 	slices.Sort(names)
-	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .root .spdx.json .vmlinuz" {
+	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .proof.json .root .spdx.json .vmlinuz" {
 		t.Errorf("artifacts: %s", got)
 	}
 	written, err := manifest.Decode(files[base+".json"])
@@ -442,6 +443,7 @@ func TestInitrdHasItsModulesFirmware(t *testing.T) {
 	k.pack("firmware-nic", "", fixture.File{Path: "usr/lib/firmware/nic/a.fw", Link: "real-1.fw"},
 		fixture.File{Path: "usr/lib/firmware/nic/real-1.fw", Content: "FIRMWARE"}, fixture.File{Path: "usr/lib/firmware/nic/other.fw", Content: "OTHER"})
 	k.plan.Initrd.Modules = append(k.plan.Initrd.Modules, "nic")
+	k.plan.Firmware = []plan.Firmware{{Modules: []string{"nic"}, Reason: "a test"}}
 	k.bake()
 	got := unpackInitrd(t, filepath.Join(k.out, base+bootspec.ExtInitrd))
 	if data, err := os.ReadFile(filepath.Join(got, "usr/lib/firmware/nic/a.fw")); err != nil || string(data) != "FIRMWARE" {

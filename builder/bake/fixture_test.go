@@ -39,7 +39,8 @@ func newKitchen(t *testing.T) *kitchen {
 		Name: "worker", Target: "slipway-worker.target", Components: []string{"kube-worker", agent}, ContainerImages: []string{"pause"},
 		Modules: []string{"overlay"}, Enable: []string{"kubelet.service"}, Mask: []string{"getty.target"}, Sysctls: map[string]string{"net.ipv4.ip_forward": "1"},
 		Files: []role.File{
-			{Path: "/usr/lib/systemd/system/kubelet.service", Mode: 0o644, Content: []byte("[Service]\nExecStart=/usr/bin/kubelet\n[Install]\nWantedBy=slipway-worker.target\n")},
+			{Path: "/usr/lib/systemd/system/kubelet.service", Mode: 0o644, Content: []byte("[Service]\nExecStart=/usr/bin/kube-worker\n[Install]\nWantedBy=slipway-worker.target\n")},
+			{Path: "/usr/lib/systemd/system/slipway-worker.target", Mode: 0o644, Content: []byte("[Unit]\nDescription=a worker\n")},
 			{Path: "/etc/motd", Mode: 0o644, Content: []byte("the role's\n")},
 		},
 	}

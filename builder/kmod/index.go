@@ -3,6 +3,7 @@ package kmod
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -55,16 +56,21 @@ func NewIndex(modules []Module, order, builtin, builtinModinfo []byte) (*Index, 
 	return x, x.complete()
 }
 
+// complete tells every dependency that is not there.
 func (x *Index) complete() error {
+	var lacks []error
 	for _, m := range x.modules {
 		for _, d := range m.Depends {
 			if _, ok := x.byName[d]; !ok && !x.builtin[d] {
-				return fmt.Errorf("kernel module %s needs %s, which is not there", m.Name, d)
+				lacks = append(lacks, fmt.Errorf("kernel module %s needs %s, which is not there", m.Name, d))
 			}
 		}
 	}
-	return nil
+	return errors.Join(lacks...)
 }
+
+// IsBuiltin says whether a module is built into the kernel.
+func (x *Index) IsBuiltin(name string) bool { return x.builtin[Name(name)] }
 
 // Modules are all modules in the kernel's order.
 func (x *Index) Modules() []Module { return slices.Clone(x.modules) }

@@ -168,8 +168,9 @@ func (e storedEntry) entry(data, origin string) rootfs.Entry {
 	return out
 }
 
+// part is a piece of a file, to be read from its beginning or (io.ReaderAt) anywhere.
 type part struct {
-	io.Reader
+	*io.SectionReader
 	io.Closer
 }
 

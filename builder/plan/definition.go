@@ -26,6 +26,8 @@ type Definition struct {
 	Exclude         []string         `yaml:"exclude" json:"exclude"`
 	Compression     Compression      `yaml:"compression" json:"compression"`
 	ContainerImages []ContainerImage `yaml:"containerImages" json:"containerImages"`
+	Absent          []Absence        `yaml:"absent" json:"absent,omitempty"`     // what may be referred to and not be there
+	Firmware        []Firmware       `yaml:"firmware" json:"firmware,omitempty"` // modules that may lack firmware files
 
 	digest string // of the document's bytes
 }
@@ -36,6 +38,19 @@ type Archive struct {
 	Suite      string   `yaml:"suite" json:"suite"` // trixie, trixie-security
 	Components []string `yaml:"components" json:"components"`
 	Keys       []string `yaml:"keys" json:"keys"` // file names in images/keys; a signature of one of them is needed
+}
+
+// Absence is a file in the image that refers to things that are not in it, on purpose.
+type Absence struct {
+	From   string   `yaml:"from" json:"from"`     // its path, without a slash at its beginning; * is one path element or a part of one
+	To     []string `yaml:"to" json:"to"`         // what it refers to, as the bake's message says it; may have * too
+	Reason string   `yaml:"reason" json:"reason"` // why that is right
+}
+
+// Firmware are kernel modules that may lack firmware files.
+type Firmware struct {
+	Modules []string `yaml:"modules" json:"modules"` // by name
+	Reason  string   `yaml:"reason" json:"reason"`
 }
 
 // LoadDefinition reads a definition strictly. The name is for messages; the error is document.Faults, which has every

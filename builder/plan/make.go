@@ -45,6 +45,8 @@ func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, er
 		ContainerImages: images,
 		Initrd:          Initrd{Modules: sorted(def.Initrd.Modules), Components: sorted(def.Initrd.Components)},
 		Compression:     def.Compression,
+		Absent:          def.Absent,
+		Firmware:        def.Firmware,
 	}
 	if err := p.addPackages(l); err != nil {
 		return nil, err

@@ -34,6 +34,8 @@ type Plan struct {
 	Exclude         []string         `json:"exclude"`          // path patterns that are left out of the root tree
 	Components      []string         `json:"components"`       // in the root image, sorted
 	ContainerImages []ContainerImage `json:"containerImages"`  // in the root image, sorted by name
+	Absent          []Absence        `json:"absent,omitempty"`
+	Firmware        []Firmware       `json:"firmware,omitempty"`
 	Initrd          Initrd           `json:"initrd"`
 	Compression     Compression      `json:"compression"`
 	// Tools are the packages of the programs that a bake runs, by the architecture of the machine that bakes. Without

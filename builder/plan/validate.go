@@ -60,6 +60,8 @@ func (c *checker) definition(d *Definition) {
 	c.each("exclude", d.Exclude, "", checkPattern)
 	c.compression(d.Compression)
 	c.images(d.ContainerImages)
+	c.absent(d.Absent)
+	c.firmware(d.Firmware)
 }
 
 func index(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
@@ -163,6 +165,52 @@ func (c *checker) images(list []ContainerImage) {
 		}
 		if !reference.MatchString(references[i]) || slices.Contains(references[:i], references[i]) {
 			c.fault(at+".reference", "such as slipway.local/pause:0.1.0; each once", "%q is not a new reference with a tag", references[i])
+		}
+	}
+}
+
+func (c *checker) absent(list []Absence) {
+	for i, a := range list {
+		at := index("absent", i)
+		if path.Clean("/"+a.From) != "/"+a.From || a.From == "" || checkPattern(a.From) != nil {
+			c.fault(at+".from", "who refers, such as usr/lib/systemd/system/debug-shell.service", "%q is not a path without a slash at its beginning", a.From)
+		}
+		c.each(at+".to", a.To, "what it refers to, as the bake's message says it", checkAbsent)
+		if len(a.To) == 0 {
+			c.fault(at+".to", "what it refers to, as the bake's message says it", "there is nothing")
+		}
+		if strings.TrimSpace(a.Reason) == "" {
+			c.fault(at+".reason", "say why nobody misses it", "there is no reason")
+		}
+		if slices.ContainsFunc(list[:i], func(b Absence) bool { return a.From == b.From }) {
+			c.fault(at+".from", "one entry for each file", "%s is in the list twice", a.From)
+		}
+	}
+}
+
+func checkAbsent(to string) error {
+	if _, err := path.Match(to, ""); err != nil || to == "" {
+		return fmt.Errorf("%q is nothing that can be referred to", to)
+	}
+	return nil
+}
+
+func (c *checker) firmware(list []Firmware) {
+	var before []string
+	for i, f := range list {
+		at := index("firmware", i)
+		c.each(at+".modules", f.Modules, "the module's name, without path and .ko", match(module, "a module's name"))
+		if len(f.Modules) == 0 {
+			c.fault(at+".modules", "name the drivers", "there are no modules")
+		}
+		for k, m := range f.Modules {
+			if slices.Contains(before, m) {
+				c.fault(index(at+".modules", k), "", "%s is in another entry too", m)
+			}
+		}
+		before = append(before, f.Modules...)
+		if strings.TrimSpace(f.Reason) == "" {
+			c.fault(at+".reason", "say what the cards do without, or why nobody has them", "there is no reason")
 		}
 	}
 }

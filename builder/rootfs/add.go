@@ -182,6 +182,9 @@ func (t *Tree) Lookup(p string) (*Entry, bool) {
 	return e, ok
 }
 
+// Follow is where p leads once every link is followed, whether or not something is there. Links that go in a circle are an error.
+func (t *Tree) Follow(p string) (string, error) { return t.follow(p) }
+
 // Resolve is the entry that p leads to once every link is followed.
 func (t *Tree) Resolve(p string) (*Entry, bool) {
 	p, err := t.follow(p)

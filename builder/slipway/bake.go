@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-os/slipway/builder/bake"
+	"github.com/slipway-os/slipway/builder/complete"
 	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -25,6 +26,7 @@ type bakeFlags struct {
 	names   []string
 	out     string
 	plans   bool
+	checks  bool
 	formats []string
 	slot    int64 // MiB of a root slot
 	build   string
@@ -45,14 +47,26 @@ A block map lies beside each, .bmap, for slipway flash and bmaptool. With disk.z
 With --format iso there is a small disk image that boots from CD-ROM (virtual media) and from a stick alike, .iso. All of
 them boot with UEFI only; machines with legacy BIOS boot from the network.
 The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
-Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.`,
+Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.
+Before anything is packed, a bake proves that all that something in an image refers to is in it, and fails with a list of what is
+missing and who refers to it. With --check that is all it does.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := errors.Join(flags.checkDisk(), flags.checkBuild()); err != nil {
 				return usage(c, err)
 			}
-			if flags.plans {
+			switch {
+			case flags.plans && flags.checks:
+				return usage(c, errors.New("--plan prints plans, --check proves images: choose one"))
+			case flags.plans:
 				return printPlans(a, flags)
+			case flags.checks && flags.out != "":
+				return usage(c, errors.New("--check writes nothing: leave --out away"))
+			case flags.checks:
+				if err := needs(c, "role"); err != nil {
+					return err
+				}
+				return checkRoles(c.Context(), a, flags)
 			}
 			if err := needs(c, "role", "out"); err != nil {
 				return err
@@ -67,6 +81,7 @@ Two bakes of the same plan give the same bytes. With --plan the plans are printe
 	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
 	c.Flags().StringVar(&flags.build, "build", "", "build metadata for the version, such as ci.57 (0.1.0+ci.57)")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
+	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
 	a.outputFlag(c)
 	return c
 }
@@ -137,48 +152,107 @@ func printPlans(a *app, flags bakeFlags) error {
 	return nil
 }
 
-func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
-	w, err := flags.open(a)
+// kitchen is what all images of one call are baked with.
+type kitchen struct {
+	orders   []order
+	progress *progress
+	options  func(order) bake.Options
+}
+
+// kitchen makes the plans, and fetches their packages.
+func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
+	w, err := f.open(a)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	orders, err := flags.orders(w)
-	if err != nil {
-		return err
+	k := &kitchen{progress: newProgress(a)}
+	if k.orders, err = f.orders(w); err != nil {
+		return nil, err
 	}
-	p := newProgress(a)
-	defer p.end()
 	var plans []*plan.Plan
-	for _, o := range orders {
+	for _, o := range k.orders {
 		plans = append(plans, o.plan)
 	}
-	if err := plan.Fetch(ctx, w.source, plans, p.fetching("packages")); err != nil {
-		return err
+	if err := plan.Fetch(ctx, w.source, plans, k.progress.fetching("packages")); err != nil {
+		k.progress.end()
+		return nil, err
 	}
-	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Progress: p.building})
+	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Progress: k.progress.building})
 	if err != nil {
-		return err
+		k.progress.end()
+		return nil, err
 	}
-	var baked []*manifest.Manifest
-	for _, o := range orders {
-		m, err := bake.Bake(ctx, bake.Options{
-			Plan: o.plan, Role: o.role, Out: flags.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path,
+	k.options = func(o order) bake.Options {
+		return bake.Options{
+			Plan: o.plan, Role: o.role, Out: f.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path,
 			Component: func(ctx context.Context, name string) (component.Component, error) {
 				return builder.Build(ctx, name, o.plan.Arch)
 			},
-			Formats:  flags.formats,
-			Disk:     disk.Sizes{Root: flags.slot << 20},
-			Progress: p.baking(o.plan.Role),
-		})
+			Formats:  f.formats,
+			Disk:     disk.Sizes{Root: f.slot << 20},
+			Progress: k.progress.baking(o.plan.Role),
+		}
+	}
+	return k, nil
+}
+
+func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
+	k, err := flags.kitchen(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer k.progress.end()
+	var baked []*manifest.Manifest
+	proofs := map[*manifest.Manifest]*complete.Proof{}
+	for _, o := range k.orders {
+		options := k.options(o)
+		var proof *complete.Proof
+		options.Proved = func(p *complete.Proof) { proof = p }
+		m, err := bake.Bake(ctx, options)
 		if err != nil {
 			return err
 		}
-		baked = append(baked, m)
+		baked, proofs[m] = append(baked, m), proof
 	}
-	p.end()
+	k.progress.end()
 	return a.print(baked, func(out io.Writer) error {
 		for _, m := range baked {
 			printBaked(out, flags.out, m)
+			fmt.Fprintln(out, proofs[m].Summary())
+		}
+		return nil
+	})
+}
+
+// proved is what --check says of an image.
+type proved struct {
+	Image string `json:"image"`
+	*complete.Proof
+}
+
+func checkRoles(ctx context.Context, a *app, flags bakeFlags) error {
+	k, err := flags.kitchen(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer k.progress.end()
+	list := []proved{}
+	var faults []error // of all images: who mends one mends all
+	for _, o := range k.orders {
+		proof, err := bake.Prove(ctx, k.options(o))
+		if ctx.Err() != nil {
+			return err
+		}
+		faults = append(faults, err)
+		list = append(list, proved{bootspec.ArtifactBase(o.plan.Role, o.plan.Version, o.plan.Arch), proof})
+	}
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	k.progress.end()
+	return a.print(list, func(out io.Writer) error {
+		for _, p := range list {
+			fmt.Fprintf(out, "%s: %s\n", p.Image, p.Summary())
 		}
 		return nil
 	})

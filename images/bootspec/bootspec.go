@@ -99,7 +99,8 @@ const (
 	ExtKernel    = ".vmlinuz"
 	ExtInitrd    = ".initrd"
 	ExtCmdline   = ".cmdline"
-	ExtBIOS      = ".kpxe"      // iPXE for legacy BIOS
-	ExtSBOM      = ".spdx.json" // bill of materials
+	ExtBIOS      = ".kpxe"       // iPXE for legacy BIOS
+	ExtSBOM      = ".spdx.json"  // bill of materials
+	ExtProof     = ".proof.json" // proof that nothing is missing
 	ExtManifest  = ".json"
 )

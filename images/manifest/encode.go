@@ -30,6 +30,7 @@ const (
 // Kinds of what tells about an image.
 const (
 	KindInventory = "files"         // list of all files of root image and initrd (builder/inventory)
+	KindProof     = "proof"         // proof that nothing is missing (builder/complete)
 	KindConfig    = "kernel-config" // the kernel's configuration, as its package has it
 )
 

@@ -21,6 +21,7 @@ var (
 	targetName  = regexp.MustCompile(`^[a-z0-9:_.-]+\.target$`)
 	sysctlName  = regexp.MustCompile(`^[A-Za-z0-9_-]+([./*][A-Za-z0-9_*-]+)+$`) // sysctl.d(5)
 	filePath    = regexp.MustCompile(`^(/[^/\x00-\x1f]+)+$`)
+	programName = regexp.MustCompile(`^(/?[A-Za-z0-9_.+-]+)+$`)
 	overridable = regexp.MustCompile(filePath.String() + "|" + sysctlName.String())
 )
 
@@ -67,6 +68,58 @@ func (c *checker) links(links map[string]string) {
 		}
 		if links[at] == "" || strings.ContainsAny(links[at], "\n\x00") {
 			c.fault(document.Key("links", at), "has no target", "write path: target")
+		}
+	}
+}
+
+func (c *checker) runs(runs map[string][]string) {
+	for _, program := range slices.Sorted(maps.Keys(runs)) {
+		at := document.Key("runs", program)
+		if !filePath.MatchString(program) || path.Clean(program) != program {
+			c.fault(at, fmt.Sprintf("%q is not a clean absolute path", program), "write it like /usr/bin/kubelet: [mount, umount]")
+		}
+		if len(runs[program]) == 0 {
+			c.fault(at, "it runs nothing", "name the programs, or take it out")
+		}
+		c.names(at, runs[program], programName, "a program's name or absolute path")
+	}
+}
+
+func (c *checker) atBoot(list []AtBoot) {
+	seen := map[string]bool{}
+	for i, b := range list {
+		at := document.Index("atBoot", i)
+		if strings.TrimSpace(b.By) == "" {
+			c.fault(at+".by", "is empty", "say who makes them")
+		}
+		for k, one := range b.Paths {
+			where := document.Index(at+".paths", k)
+			if p := strings.TrimSuffix(one, "/"); !filePath.MatchString(p) || path.Clean(p) != p {
+				c.fault(where, fmt.Sprintf("%q is not a clean absolute path", one), "a slash at its end makes it stand for all below it")
+			} else if seen[one] {
+				c.fault(where, fmt.Sprintf("%q stands here twice", one), "remove one")
+			}
+			seen[one] = true
+		}
+	}
+}
+
+func (c *checker) absent(list []Absence) {
+	for i, a := range list {
+		at := document.Index("absent", i)
+		if !filePath.MatchString("/"+a.From) || path.Clean("/"+a.From) != "/"+a.From {
+			c.fault(at+".from", fmt.Sprintf("%q is not a path without a slash at its beginning", a.From), "who refers, such as usr/bin/ldd")
+		}
+		if len(a.To) == 0 {
+			c.fault(at+".to", "is empty", "what it refers to, as the bake's message says it")
+		}
+		for k, to := range a.To {
+			if _, err := path.Match(to, ""); err != nil || to == "" {
+				c.fault(document.Index(at+".to", k), fmt.Sprintf("%q is nothing that can be referred to", to), "")
+			}
+		}
+		if strings.TrimSpace(a.Reason) == "" {
+			c.fault(at+".reason", "is empty", "say why nobody misses it")
 		}
 	}
 }

@@ -31,6 +31,10 @@ type roleDocument struct {
 	Links           map[string]string `yaml:"links"`      // symbolic links of the image: path to target
 	Executable      []string          `yaml:"executable"` // paths of files with mode 0755
 	Override        []string          `yaml:"override"`   // paths and sysctls that win over an included role's
+
+	Runs   map[string][]string `yaml:"runs"`
+	AtBoot []AtBoot            `yaml:"atBoot"`
+	Absent []Absence           `yaml:"absent"`
 }
 
 // part is one role document with the files beside it: a role is made of one or more.
@@ -122,6 +126,9 @@ func checkDocument(p *part, folder string, decoded error) document.Faults {
 	c.names("override", d.Override, overridable, "a path or a sysctl")
 	c.sysctls(d.Sysctls)
 	c.links(d.Links)
+	c.runs(d.Runs)
+	c.atBoot(d.AtBoot)
+	c.absent(d.Absent)
 	var faults document.Faults
 	if err := document.Join(decoded, c.faults); err != nil && !errors.As(err, &faults) {
 		faults = document.Faults{p.source.Fault("", err.Error(), "")}

@@ -89,6 +89,14 @@ func (m *merger) add(p *part) {
 	m.role.Enable = append(m.role.Enable, d.Enable...)
 	m.role.Mask = append(m.role.Mask, d.Mask...)
 	m.units = append(m.units, d.PackageUnits...)
+	m.role.AtBoot = append(m.role.AtBoot, d.AtBoot...)
+	m.role.Absent = append(m.role.Absent, d.Absent...)
+	for program, names := range d.Runs {
+		if m.role.Runs == nil {
+			m.role.Runs = map[string][]string{}
+		}
+		m.role.Runs[program] = slices.Compact(slices.Sorted(slices.Values(append(m.role.Runs[program], names...))))
+	}
 	overridden := map[string]bool{}
 	m.addSysctls(p, overridden)
 	m.addFiles(p, overridden)

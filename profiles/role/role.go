@@ -21,6 +21,22 @@ type Role struct {
 	Mask            []string          // units that never start
 	Sysctls         map[string]string // net.ipv4.ip_forward: "1"
 	Files           []File
+	Runs            map[string][]string `json:",omitempty"` // program (absolute path) to the programs that it starts by name
+	AtBoot          []AtBoot            `json:",omitempty"` // what the role's files name and the image doesn't have, because it is made at boot
+	Absent          []Absence           `json:",omitempty"` // what may be referred to and not be there, as in the definition
+}
+
+// AtBoot are paths that something makes at boot.
+type AtBoot struct {
+	By    string   `yaml:"by"`    // who makes them
+	Paths []string `yaml:"paths"` // absolute; one with a slash at its end stands for all below it
+}
+
+// Absence is a file in the image that refers to things that are not in it, on purpose.
+type Absence struct {
+	From   string   `yaml:"from"` // its path, without a slash at its beginning; may have * as path.Match has it
+	To     []string `yaml:"to"`   // what it refers to, as the bake's message says it; likewise
+	Reason string   `yaml:"reason"`
 }
 
 // File is one file or symbolic link of the image. A File of a role wins over a package's file at the same path.

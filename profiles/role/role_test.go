@@ -269,7 +269,7 @@ func TestFaults(t *testing.T) {
 			`mine/role.yaml:1:13: apiVersion: is "v2" (write slipway.dev/v1alpha1)`,
 			`mine/role.yaml:2:7: kind: is "Rolle" (write Role)`,
 			`mine/role.yaml:3:18: metadata.name: is "yours" in the folder mine (name and folder must be the same)`,
-			`mine/role.yaml:4:1: colour: unknown field (known fields: apiVersion, components, containerImages, enable, executable, include, kind, links, mask, metadata, modules, override, packageUnits, packages, sysctls, target)`,
+			`mine/role.yaml:4:1: colour: unknown field (known fields: absent, apiVersion, atBoot, components, containerImages, enable, executable, include, kind, links, mask, metadata, modules, override, packageUnits, packages, runs, sysctls, target)`,
 			`mine/role.yaml:5:20: modules[1]: "overlay" stands here twice (remove one)`,
 			`mine/role.yaml:5:29: modules[2]: "a b" is not a kernel module's name`,
 		}},
@@ -300,6 +300,18 @@ func TestFaults(t *testing.T) {
 			`mine/files/bin/x: /bin is a link: put it into /usr/bin`,
 			`mine/files/run/x: /run is made anew at each boot: what is there in the image is never seen`,
 			`mine/role.yaml:5:14: executable[0]: /usr/bin/none is not among this role's files`,
+		}},
+		"what may be missing": {map[string]string{"mine/role.yaml": good + "runs: {kubelet: [mount], /usr/bin/x: [], /usr/bin/y: [\"a b\"]}\n" +
+			"atBoot: [{by: \"\", paths: [/etc/x/, etc/y, /etc/x/]}]\nabsent: [{from: /usr/bin/x, to: [\"\"]}]\n"}, []string{
+			`mine/role.yaml:5:17: runs.kubelet: "kubelet" is not a clean absolute path (write it like /usr/bin/kubelet: [mount, umount])`,
+			`mine/role.yaml:5:38: runs["/usr/bin/x"]: it runs nothing (name the programs, or take it out)`,
+			`mine/role.yaml:5:55: runs["/usr/bin/y"][0]: "a b" is not a program's name or absolute path`,
+			`mine/role.yaml:6:11: atBoot[0].by: is empty (say who makes them)`,
+			`mine/role.yaml:6:36: atBoot[0].paths[1]: "etc/y" is not a clean absolute path (a slash at its end makes it stand for all below it)`,
+			`mine/role.yaml:6:43: atBoot[0].paths[2]: "/etc/x/" stands here twice (remove one)`,
+			`mine/role.yaml:7:10: absent[0].reason: is empty (say why nobody misses it)`,
+			`mine/role.yaml:7:17: absent[0].from: "/usr/bin/x" is not a path without a slash at its beginning (who refers, such as usr/bin/ldd)`,
+			`mine/role.yaml:7:34: absent[0].to[0]: "" is nothing that can be referred to`,
 		}},
 		"units": {map[string]string{
 			"mine/role.yaml": good + "enable: [none.service, idle.service, both.service, twin@a.service]\nmask: [both.service, kubelet.service]\n",
