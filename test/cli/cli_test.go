@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "loop": loop, "webserver": webServer, "registry": registry},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "seal": seal, "loop": loop, "webserver": webServer, "registry": registry},
 		Condition: func(name string) (bool, error) {
 			switch name {
 			case "root":
@@ -121,6 +121,29 @@ func diskImage(ts *testscript.TestScript, neg bool, args []string) {
 		Artifacts: []manifest.Artifact{{Name: filepath.Base(path), Kind: manifest.KindDisk, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}},
 	}
 	ts.Check(os.WriteFile(strings.TrimSuffix(path, bootspec.ExtDisk)+bootspec.ExtManifest, m.Encode(), 0o600))
+}
+
+// seal writes into a manifest the sizes and digests of those artifacts that lie beside it: seal slipway-worker-0.1.0-amd64.json.
+func seal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: seal manifest...")
+	}
+	for _, name := range args {
+		file := ts.MkAbs(name)
+		text, err := os.ReadFile(file)
+		ts.Check(err)
+		m, err := manifest.Decode(text)
+		ts.Check(err)
+		for i, a := range m.Artifacts {
+			data, err := os.ReadFile(filepath.Join(filepath.Dir(file), a.Name))
+			if os.IsNotExist(err) {
+				continue
+			}
+			ts.Check(err)
+			m.Artifacts[i].Size, m.Artifacts[i].SHA256 = int64(len(data)), fmt.Sprintf("%x", sha256.Sum256(data))
+		}
+		ts.Check(os.WriteFile(file, m.Encode(), 0o600))
+	}
 }
 
 // webServer serves a folder and puts its URL into a variable: webserver URL folder.
