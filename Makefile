@@ -44,6 +44,7 @@ test: deps build lint test-images ## everything: unit, fuzz seeds, namespaces, t
 		echo "go test $$m"; (cd $$m && CGO_ENABLED=0 go test -trimpath -timeout 30m ./...) || exit 1; done
 	SLIPWAY_TEST_OUT=$(abspath $(OUT))/test go test -count=1 -timeout 60m -v ./test/e2e
 	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images SLIPWAY_TEST_FAULTS=Power go test -count=1 -timeout 15m -v ./test/faults
+	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images go test -count=1 -run '^TestRealImages$$' ./builder/footprint
 	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images go test -count=1 -timeout 30m -run '^TestMachine' ./agent/initramfs ./agent/network
 	bin/slipway bake --images $(IMAGES) $$(test ! -f $(OUT)/test/lock.json || echo --lock $(OUT)/test/lock.json) \
 		--role worker --format netboot,disk --out $(OUT)/test/media

@@ -195,7 +195,7 @@ func (b *baker) addFromPackage(e rootfs.Entry, packages map[string]*layer.Layer)
 	case replaces(first, second):
 		return nil
 	}
-	return err
+	return fmt.Errorf("%w (neither replaces the other: leave a package out, or exclude the path and bring it with the role)", err)
 }
 
 func replaces(a, b *layer.Layer) bool {

@@ -345,6 +345,17 @@ func TestConflictsAndReplaces(t *testing.T) {
 			t.Errorf("two packages bring one file: %v does not name %s", err, want)
 		}
 	}
+	for _, files := range [][2]string{{"usr/bin/tool", "usr/bin/tool/x"}, {"usr/bin/tool/x", "usr/bin/tool"}} {
+		k := newKitchen(t)
+		k.pack("one", "", fixture.File{Path: files[0], Content: "one"})
+		k.pack("two", "", fixture.File{Path: files[1], Content: "two"})
+		_, err := Bake(context.Background(), k.options())
+		for _, want := range []string{"usr/bin/tool", "package one", "package two", "directory"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s and %s: %v does not name %s", files[0], files[1], err, want)
+			}
+		}
+	}
 	for _, replacer := range []string{"one", "two"} {
 		k := newKitchen(t)
 		fields := map[string]string{replacer: "Replaces: one (<< 2), two\n"}

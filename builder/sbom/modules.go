@@ -21,6 +21,9 @@ type Module struct {
 // stdlib is by what name databases of vulnerabilities have Go's standard library.
 const stdlib = "stdlib"
 
+// sumPrefix is what stands before a module's sum in a document.
+const sumPrefix = "go.sum: "
+
 // Modules are the modules that were linked into a program: the one with its main package (Main), the others, and the standard
 // library. A replaced module is the one that took its place. local is the version of a module that has none because the
 // program was built in it.
@@ -69,7 +72,7 @@ func (w *writer) addModules(program common.ElementID, c Component, p Program) {
 func (w *writer) addModule(m Module, local bool) common.ElementID {
 	about := v2_3.Package{PackageName: m.Path, PackageVersion: m.Version, PrimaryPackagePurpose: "LIBRARY"}
 	if m.Sum != "" {
-		about.PackageSourceInfo = "go.sum: " + m.Sum
+		about.PackageSourceInfo = sumPrefix + m.Sum
 	}
 	var purl string
 	if !local || m.Sum != "" {

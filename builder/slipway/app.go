@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,13 +46,14 @@ func (a *app) cacheDir() (string, error) {
 	return filepath.Join(dir, "slipway"), nil
 }
 
-// outputFlag gives a command --output.
-func (a *app) outputFlag(c *cobra.Command) {
-	c.Flags().StringVar(&a.output, "output", "text", "text for people, json for programs")
+// outputFlag gives a command --output: text, json, and what else it can write.
+func (a *app) outputFlag(c *cobra.Command, more ...string) {
+	forms := append([]string{"text", "json"}, more...)
+	c.Flags().StringVar(&a.output, "output", "text", strings.Join(append([]string{"text for people, json for programs"}, more...), ", "))
 	check := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
-		if a.output != "text" && a.output != "json" {
-			return usage(c, fmt.Errorf("--output is text or json, not %q", a.output))
+		if !slices.Contains(forms, a.output) {
+			return usage(c, fmt.Errorf("--output is %s or %s, not %q", strings.Join(forms[:len(forms)-1], ", "), forms[len(forms)-1], a.output))
 		}
 		if check != nil {
 			return check(c, args)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,34 +11,71 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipway-os/slipway/builder/footprint"
 	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
+// inspectFlags are what inspect needs.
+type inspectFlags struct {
+	verify, size bool
+	trust        trustFlags
+	depth        int
+	by, svg      string
+}
+
 func inspectCommand(a *app) *cobra.Command {
-	var verify bool
-	var trust trustFlags
+	var flags inspectFlags
 	c := &cobra.Command{
 		Use:   "inspect MANIFEST",
 		Short: "Show what an image is made of",
 		Long: `inspect shows an image's manifest (slipway-ROLE-VERSION-ARCH.json): its artifacts, packages, components and
 container images. With --verify it compares size and digest of every artifact beside it, and verifies the signature of
-the release it belongs to.`,
+the release it belongs to.
+
+With --size it shows where the bytes are, as a tree: of what a machine loads, the unified kernel image and the root image,
+compressed. Every byte of both is somewhere in it. --by folder puts files together by folder and not by who brought them; --depth 0 shows all levels. --svg
+writes the same as a picture, a treemap. It reads the list of files and the unified kernel image beside the manifest.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usage(c, errors.New("one manifest is wanted"))
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error { return inspect(a, c, args[0], verify, trust) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := flags.check(c); err != nil {
+				return err
+			}
+			return inspect(a, c, args[0], flags)
+		},
 	}
-	c.Flags().BoolVar(&verify, "verify", false, "compare the artifacts with the manifest")
-	trust.register(c)
+	c.Flags().BoolVar(&flags.verify, "verify", false, "compare the artifacts with the manifest")
+	c.Flags().BoolVar(&flags.size, "size", false, "show where the bytes are")
+	c.Flags().IntVar(&flags.depth, "depth", 3, "levels of the tree below the image; 0: all")
+	c.Flags().StringVar(&flags.by, "by", string(footprint.ByOrigin), "how files are put together: origin or folder")
+	c.Flags().StringVar(&flags.svg, "svg", "", "file for a picture of the tree (with --size)")
+	flags.trust.register(c)
 	a.outputFlag(c)
 	return c
 }
 
-func inspect(a *app, c *cobra.Command, file string, verify bool, flags trustFlags) error {
+func (f *inspectFlags) check(c *cobra.Command) error {
+	switch {
+	case f.by != string(footprint.ByOrigin) && f.by != string(footprint.ByFolder):
+		return usage(c, fmt.Errorf("--by is origin or folder, not %q", f.by))
+	case f.depth < 0:
+		return usage(c, fmt.Errorf("--depth is 0 or more, not %d", f.depth))
+	case !f.size:
+		for _, name := range []string{"svg", "depth", "by"} {
+			if c.Flags().Changed(name) {
+				return usage(c, fmt.Errorf("--%s is for --size", name))
+			}
+		}
+	}
+	return nil
+}
+
+func inspect(a *app, c *cobra.Command, file string, flags inspectFlags) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("cannot read manifest: %w", err)
@@ -47,18 +85,50 @@ func inspect(a *app, c *cobra.Command, file string, verify bool, flags trustFlag
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	var signed string
-	if verify {
-		if signed, err = verifyImage(a, c, filepath.Dir(file), m, data, flags); err != nil {
+	if flags.verify {
+		if signed, err = verifyImage(a, c, filepath.Dir(file), m, data, flags.trust); err != nil {
 			return err
 		}
 	}
-	return a.print(m, func(w io.Writer) error {
-		if err := writeManifest(w, m); err != nil || !verify {
+	var result any = m
+	people := func(w io.Writer) error { return writeManifest(w, m) }
+	if flags.size {
+		tree, err := measure(filepath.Dir(file), m, flags)
+		if err != nil {
+			return err
+		}
+		result, people = tree, tree.Text
+	}
+	return a.print(result, func(w io.Writer) error {
+		if err := people(w); err != nil || !flags.verify {
 			return err
 		}
 		_, err := fmt.Fprintf(w, "\nall %d artifacts are what the manifest says; %s\n", len(m.Artifacts), signed)
 		return err
 	})
+}
+
+// measure is the tree that was asked for. The picture is of all of it.
+func measure(dir string, m *manifest.Manifest, flags inspectFlags) (*footprint.Node, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot measure the image: %w", err)
+	}
+	defer root.Close()
+	tree, err := footprint.Read(root, m, footprint.Order(flags.by))
+	if err != nil {
+		return nil, err
+	}
+	if flags.svg != "" {
+		var picture bytes.Buffer
+		if err := tree.SVG(&picture); err != nil {
+			return nil, err
+		}
+		if err := replaceFile(flags.svg, 0o644, picture.Bytes()); err != nil {
+			return nil, fmt.Errorf("cannot write the picture: %w", err)
+		}
+	}
+	return tree.Cut(flags.depth), nil
 }
 
 // verifyImage verifies the signature, which takes no time, and then the artifacts. It says in words who signed.

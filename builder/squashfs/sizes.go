@@ -11,16 +11,20 @@ import (
 )
 
 // Sizes tells how many bytes each regular file takes in a squashfs file, compressed: its blocks, and of a fragment that it
-// shares with others its part. What several files have in common counts for the first by path, for the others nothing.
+// shares with others its part, so that all of them together are all data of the file. What several files have in common counts for the first by path, for the others nothing.
 // It reads what this package has packed; it is not for files of others.
 func Sizes(r io.ReaderAt) (map[string]int64, error) {
 	fs, err := squashfslow.NewReader(r)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read squashfs: %w", err)
 	}
-	s := &sizes{fs: fs, of: map[string]int64{}, seen: map[extent]bool{}}
+	s := &sizes{fs: fs, of: map[string]int64{}, seen: map[extent]bool{}, tails: map[uint32][]tailOf{}}
 	s.fragments = squashfslow.NewTable(&s.fs, fs.Superblock.FragTableStart, fs.Superblock.FragCount, readFragment)
-	if err := s.walk(fs.Root, ""); err != nil {
+	err = s.walk(fs.Root, "")
+	if err == nil {
+		err = s.share()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("cannot read squashfs: %w", err)
 	}
 	return s.of, nil
@@ -48,6 +52,13 @@ type sizes struct {
 	fragments *squashfslow.Table[fragment]
 	of        map[string]int64
 	seen      map[extent]bool
+	tails     map[uint32][]tailOf // by fragment
+}
+
+// tailOf is the end of a file that lies in a fragment.
+type tailOf struct {
+	name string
+	size uint64 // bytes, not compressed
 }
 
 func (s *sizes) walk(d squashfslow.Directory, at string) error {
@@ -69,9 +80,7 @@ func (s *sizes) walk(d squashfslow.Directory, at string) error {
 		if !file.IsRegular() {
 			continue
 		}
-		if s.of[name], err = s.size(file.Inode); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
+		s.of[name] = s.size(name, file.Inode)
 	}
 	return nil
 }
@@ -81,7 +90,8 @@ const (
 	sizeMask   = 1<<24 - 1 // of a block's size; the bit above says that it isn't compressed
 )
 
-func (s *sizes) size(i inode.Inode) (int64, error) {
+// size is a file's blocks; its end in a fragment is noted.
+func (s *sizes) size(name string, i inode.Inode) int64 {
 	var start, length uint64
 	var index, offset uint32
 	var blocks []uint32
@@ -97,16 +107,33 @@ func (s *sizes) size(i inode.Inode) (int64, error) {
 			total += int64(b & sizeMask)
 		}
 	}
-	if index == noFragment || !s.first(extent{uint64(index), offset, true}) {
-		return total, nil
+	if index != noFragment && s.first(extent{uint64(index), offset, true}) {
+		s.tails[index] = append(s.tails[index], tailOf{name, length % uint64(s.fs.Superblock.BlockSize)})
 	}
-	f, err := s.fragments.Get(index)
-	if err != nil {
-		return 0, err
+	return total
+}
+
+// share divides each fragment among the files in it, by the bytes that they have there. What rounding leaves goes to the last.
+func (s *sizes) share() error {
+	for index, tails := range s.tails {
+		f, err := s.fragments.Get(index)
+		if err != nil {
+			return err
+		}
+		packed, left := int64(f.Size&sizeMask), uint64(0)
+		for _, t := range tails {
+			left += t.size
+		}
+		for _, t := range tails {
+			if left == 0 {
+				break
+			}
+			part := int64(uint64(packed) * t.size / left)
+			packed, left = packed-part, left-t.size
+			s.of[t.name] += part
+		}
 	}
-	// A fragment block holds up to a block of data; how much of it is not said, so a full one is meant.
-	tail := length % uint64(s.fs.Superblock.BlockSize)
-	return total + int64(uint64(f.Size&sizeMask)*tail/uint64(s.fs.Superblock.BlockSize)), nil
+	return nil
 }
 
 func (s *sizes) first(e extent) bool {

@@ -4,7 +4,10 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,8 +19,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/slipway-os/slipway/builder/rootfs"
+	"github.com/slipway-os/slipway/builder/uki"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 )
@@ -54,7 +60,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "loop": loop, "webserver": webServer, "registry": registry},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "seal": seal, "kernelimage": kernelImage, "loop": loop, "webserver": webServer, "registry": registry},
 		Condition: func(name string) (bool, error) {
 			switch name {
 			case "root":
@@ -121,6 +127,54 @@ func diskImage(ts *testscript.TestScript, neg bool, args []string) {
 		Artifacts: []manifest.Artifact{{Name: filepath.Base(path), Kind: manifest.KindDisk, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}},
 	}
 	ts.Check(os.WriteFile(strings.TrimSuffix(path, bootspec.ExtDisk)+bootspec.ExtManifest, m.Encode(), 0o600))
+}
+
+// seal writes into a manifest the sizes and digests of those artifacts that lie beside it: seal slipway-worker-0.1.0-amd64.json.
+func seal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: seal manifest...")
+	}
+	for _, name := range args {
+		file := ts.MkAbs(name)
+		text, err := os.ReadFile(file)
+		ts.Check(err)
+		m, err := manifest.Decode(text)
+		ts.Check(err)
+		for i, a := range m.Artifacts {
+			data, err := os.ReadFile(filepath.Join(filepath.Dir(file), a.Name))
+			if os.IsNotExist(err) {
+				continue
+			}
+			ts.Check(err)
+			m.Artifacts[i].Size, m.Artifacts[i].SHA256 = int64(len(data)), fmt.Sprintf("%x", sha256.Sum256(data))
+		}
+		ts.Check(os.WriteFile(file, m.Encode(), 0o600))
+	}
+}
+
+// kernelImage makes a unified kernel image with an initrd of one file, /init of so many bytes: kernelimage x.efi 1000.
+func kernelImage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: kernelimage file bytes")
+	}
+	size, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	tree := rootfs.New()
+	ts.Check(tree.Add(rootfs.Entry{Path: "init", Type: rootfs.Regular, Mode: 0o755, Content: rootfs.Inline(make([]byte, size))}))
+	var initrd bytes.Buffer
+	z, err := zstd.NewWriter(&initrd)
+	ts.Check(err)
+	ts.Check(errors.Join(tree.WriteCPIO(z, 0), z.Close()))
+	stub := make([]byte, 1024) // a PE32+ header without sections (Microsoft, "PE Format"): room for the kernel image's
+	copy(stub, "MZ")
+	stub[60] = 64
+	copy(stub[64:], "PE\x00\x00")
+	for at, value := range map[int]uint16{84: 240, 88: 0x20b, 88 + 32: 4096, 88 + 36: 512, 88 + 60: 1024} {
+		binary.LittleEndian.PutUint16(stub[at:], value)
+	}
+	image, err := uki.Build(stub, uki.Image{OSRelease: []byte("ID=x"), Cmdline: "quiet", Uname: "6.12.1", Kernel: []byte("kernel"), Initrd: initrd.Bytes()})
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), image, 0o600))
 }
 
 // webServer serves a folder and puts its URL into a variable: webserver URL folder.
