@@ -27,7 +27,7 @@ func (b *baker) mksquashfs(ctx context.Context) (squashfs.Program, string, error
 		return host, version, err
 	}
 	if len(b.tools()) == 0 {
-		return nil, "", fmt.Errorf("the lock has programs for machines of architecture %s, and this one is %s: run `%s --arch %s` too",
+		return nil, "", fmt.Errorf("the lock has programs for machines of architecture %s, and this one is %s: run `%s --arch %s` too, or bake on one of those",
 			strings.Join(slices.Sorted(maps.Keys(b.Plan.Tools)), ", "), runtime.GOARCH, plan.LockCommand, runtime.GOARCH)
 	}
 	var layers []*layer.Layer
@@ -45,4 +45,25 @@ func (b *baker) mksquashfs(ctx context.Context) (squashfs.Program, string, error
 	}
 	run, err := set.Command("mksquashfs")
 	return run, strings.Join(versions, ", "), err
+}
+
+// Libraries installs the C libraries of a plan below a cache folder and gives their folder, for the components of that
+// plan's architecture; "" when it names none.
+func Libraries(p *plan.Plan, cache string, pkg func(sha256 string) string) (string, error) {
+	if len(p.Libraries) == 0 {
+		return "", nil
+	}
+	store, err := layer.NewStore(filepath.Join(cache, "layers"))
+	if err != nil {
+		return "", err
+	}
+	var layers []*layer.Layer
+	for _, l := range p.Libraries {
+		opened, err := store.Open(l.SHA256, func() (string, error) { return pkg(l.SHA256), nil })
+		if err != nil {
+			return "", fmt.Errorf("package %s %s: %w", l.Name, l.Version, err)
+		}
+		layers = append(layers, opened)
+	}
+	return toolset.InstallLibraries(filepath.Join(cache, "libraries"), layers)
 }

@@ -27,7 +27,12 @@ type Definition struct {
 	Compression     Compression      `yaml:"compression" json:"compression"`
 	ContainerImages []ContainerImage `yaml:"containerImages" json:"containerImages"`
 
-	digest string // of the document's bytes
+	// Libraries are packages of headers and static C libraries, and what they depend on: components that need C are built
+	// with those, and not with this machine's. Only an architecture's own document has them.
+	Libraries []string `yaml:"-" json:"libraries,omitempty"`
+
+	digest        string                   // of the document's bytes
+	architectures map[string]*architecture // by Go's name, those that have a document of their own
 }
 
 // Archive is one suite of a Debian archive.
