@@ -27,7 +27,7 @@ PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-t
 .PHONY: run build test test-media test-arm64 test-rack test-faults test-images lint bench fuzz deps clean help
 
 help: ## say what there is to make
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
 
 run: deps build ## bake both roles and boot them to a Ready cluster in QEMU
 	bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/images
