@@ -2,12 +2,14 @@ package bake
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/slipway-os/slipway/builder/internal/fixture"
+	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/uki"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/disk"
@@ -82,5 +84,34 @@ func TestPartsOfAnotherMachineAreRefused(t *testing.T) {
 		if _, err := Bake(context.Background(), k.options()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}
+	}
+}
+
+// TestDamagedLibrariesAreMadeAgain: a layer in the cache that lost a bit is found when its library is installed.
+func TestDamagedLibrariesAreMadeAgain(t *testing.T) {
+	k := newKitchen(t)
+	none, err := Libraries(k.plan, k.cache, nil)
+	if none != "" || err != nil {
+		t.Errorf("a plan without libraries has some: %q, %v", none, err)
+	}
+	k.plan.Libraries = []plan.Package{k.packageFile("libc6-dev", "", fixture.File{Path: "usr/lib/aarch64-linux-gnu/libc.a", Content: "the library"})}
+	path := func(digest string) string { return filepath.Join(k.dir, digest) }
+	first, err := Libraries(k.plan, k.cache, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := filepath.Glob(filepath.Join(k.cache, "layers", "*.data"))
+	if err != nil || len(layers) != 1 {
+		t.Fatalf("layers: %q, %v", layers, err)
+	}
+	if err := errors.Join(os.WriteFile(layers[0], []byte("the libXary"), 0o644), os.RemoveAll(first)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Libraries(k.plan, k.cache, path)
+	if err != nil || again != first {
+		t.Fatalf("%q, %v; before %q", again, err, first)
+	}
+	if got, err := os.ReadFile(filepath.Join(again, "usr/lib/aarch64-linux-gnu/libc.a")); string(got) != "the library" {
+		t.Errorf("the library is %q (%v)", got, err)
 	}
 }
