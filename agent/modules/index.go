@@ -124,7 +124,7 @@ func (x *Index) addSoft(line string) {
 		case w == "post:":
 			list = &s.post
 		case list != nil:
-			*list = append(*list, canonical(w))
+			*list = append(*list, w) // a module or an alias
 		}
 	}
 	x.soft[canonical(f[1])] = s

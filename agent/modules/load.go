@@ -69,11 +69,18 @@ func (l *Loader) Load(name string) error {
 	return nil
 }
 
-// loadSoft loads what would be good to have.
+// loadSoft loads what would be good to have: modules, or all that have such an alias, as kmod does. ext4's crypto-crc32c is
+// one, and without a module of it ext4 can't be mounted.
 func (l *Loader) loadSoft(names []string) {
 	for _, n := range names {
-		if err := l.Load(n); err != nil {
-			l.log.Debug("soft dependency left out", "module", n, "cause", err)
+		modules := []string{n}
+		if found := l.index.Lookup(n); len(found) > 0 && l.index.files[canonical(n)] == "" {
+			modules = found
+		}
+		for _, m := range modules {
+			if err := l.Load(m); err != nil {
+				l.log.Debug("soft dependency left out", "module", m, "cause", err)
+			}
 		}
 	}
 }

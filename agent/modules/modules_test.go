@@ -22,14 +22,18 @@ kernel/net/core/failover.ko.xz:
 kernel/drivers/md/dm-verity.ko: kernel/drivers/md/dm-bufio.ko
 kernel/drivers/md/dm-bufio.ko:
 kernel/crypto/crc32c_generic.ko:
+kernel/crypto/crc32c_other.ko:
 kernel/fs/ext4.ko:
+kernel/fs/xfs.ko:
 `)},
 	"modules.alias": {Data: []byte(`# Aliases extracted from modules themselves.
 alias virtio:d00000001v* virtio_net
 alias pci:v00008086d0000100Esv*sd*bc*sc*i* e1000
 alias fs-ext4 ext4
+alias crypto-crc32c crc32c_generic
+alias crypto-crc32c crc32c_other
 `)},
-	"modules.softdep": {Data: []byte("softdep ext4 pre: crc32c-generic missing post: dm-bufio\n")},
+	"modules.softdep": {Data: []byte("softdep ext4 pre: crc32c-generic missing post: dm-bufio\nsoftdep xfs pre: crypto-crc32c\n")},
 	"modules.builtin": {Data: []byte("kernel/drivers/virtio/virtio_pci.ko\n")},
 }
 
@@ -56,7 +60,8 @@ func TestLoadInOrder(t *testing.T) {
 		"virtio-net": "failover.ko.xz net_failover.ko.xz virtio_net.ko.xz",
 		"dm_verity":  "dm-bufio.ko dm-verity.ko",
 		"ext4":       "crc32c_generic.ko ext4.ko dm-bufio.ko",
-		"virtio-pci": "", // built in
+		"xfs":        "crc32c_generic.ko crc32c_other.ko xfs.ko", // by an alias
+		"virtio-pci": "",                                         // built in
 	} {
 		l, files := loader(t, fine)
 		if err := l.Load(name); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/builder/sysroot"
+	"github.com/slipway-os/slipway/builder/uki"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -161,12 +162,32 @@ func (b *baker) assembleRoot() error {
 			return fmt.Errorf("no package brings %s", p)
 		}
 	}
+	if err := b.checkMachines(); err != nil {
+		return err
+	}
 	for _, name := range b.Plan.Components {
 		if err := addComponent(b.tree, b.components[name]); err != nil {
 			return err
 		}
 	}
 	return b.addRole()
+}
+
+// checkMachines refuses what firmware would: a kernel that is no EFI program, such as a packed one, and one of another machine.
+func (b *baker) checkMachines() error {
+	for _, part := range []struct {
+		what string
+		pe   []byte
+	}{{"kernel " + b.Plan.KernelRelease, b.kernel}, {"EFI stub", b.stub}} {
+		arch, err := uki.Machine(part.pe)
+		if err != nil {
+			return fmt.Errorf("the %s can't boot with UEFI: %w", part.what, err)
+		}
+		if arch != b.Plan.Arch {
+			return fmt.Errorf("the %s is for %s, and the image for %s", part.what, arch, b.Plan.Arch)
+		}
+	}
+	return nil
 }
 
 // leftOut says whether a package's path is not for the root image.

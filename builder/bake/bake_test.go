@@ -126,7 +126,7 @@ func TestArtifacts(t *testing.T) {
 	for _, s := range sections {
 		parts[s.Name] = string(s.Data)
 	}
-	if parts[".linux"] != "KERNEL" || parts[".uname"] != release || parts[".initrd"] != string(files[base+".initrd"]) ||
+	if parts[".linux"] != string(fixture.Stub(1)) || parts[".uname"] != release || parts[".initrd"] != string(files[base+".initrd"]) ||
 		parts[".cmdline"]+"\n" != string(files[base+".cmdline"]) || !strings.Contains(parts[".osrel"], "IMAGE_ID=slipway-worker") {
 		t.Error("the UKI does not hold the kernel, initrd, command line and release that lie beside it")
 	}

@@ -66,7 +66,7 @@ func (k *kitchen) basePackages() {
 	k.pack("systemd-boot-efi", "", fixture.File{Path: "usr/lib/systemd/boot/efi/linuxx64.efi.stub", Content: string(fixture.Stub(3))})
 	modules := "lib/modules/" + release + "/"
 	k.plan.Kernel = k.packageFile("linux-image", "",
-		fixture.File{Path: "boot/vmlinuz-" + release, Content: "KERNEL"},
+		fixture.File{Path: "boot/vmlinuz-" + release, Content: string(fixture.Stub(1))},
 		fixture.File{Path: modules + "kernel/fs/overlay.ko", Content: string(fixture.Module("depends="))},
 		fixture.File{Path: modules + "kernel/fs/squashfs.ko", Content: string(fixture.Module("alias=fs-squashfs", "depends="))},
 		fixture.File{Path: modules + "kernel/drivers/virtio_blk.ko", Content: string(fixture.Module("alias=virtio:d00000002v*", "depends=virtio_ring"))},

@@ -2,6 +2,7 @@ package bake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/builder/squashfs"
 	"github.com/slipway-os/slipway/builder/toolset"
 )
@@ -27,7 +29,7 @@ func (b *baker) mksquashfs(ctx context.Context) (squashfs.Program, string, error
 		return host, version, err
 	}
 	if len(b.tools()) == 0 {
-		return nil, "", fmt.Errorf("the lock has programs for machines of architecture %s, and this one is %s: run `%s --arch %s` too",
+		return nil, "", fmt.Errorf("the lock has programs for machines of architecture %s, and this one is %s: run `%s --arch %s` too, or bake on one of those",
 			strings.Join(slices.Sorted(maps.Keys(b.Plan.Tools)), ", "), runtime.GOARCH, plan.LockCommand, runtime.GOARCH)
 	}
 	var layers []*layer.Layer
@@ -45,4 +47,40 @@ func (b *baker) mksquashfs(ctx context.Context) (squashfs.Program, string, error
 	}
 	run, err := set.Command("mksquashfs")
 	return run, strings.Join(versions, ", "), err
+}
+
+// Libraries installs the C libraries of a plan below a cache folder and gives their folder, for the components of that
+// plan's architecture; "" when it names none. Damage in the cache is found, and what is damaged made again.
+func Libraries(p *plan.Plan, cache string, pkg func(sha256 string) string) (string, error) {
+	if len(p.Libraries) == 0 {
+		return "", nil
+	}
+	store, err := layer.NewStore(filepath.Join(cache, "layers"))
+	if err != nil {
+		return "", err
+	}
+	dir, err := installLibraries(p.Libraries, store, cache, pkg)
+	if !errors.Is(err, rootfs.ErrDamaged) {
+		return dir, err
+	}
+	for _, l := range p.Libraries {
+		if store.Check(l.SHA256) != nil {
+			if err := store.Drop(l.SHA256); err != nil {
+				return "", err
+			}
+		}
+	}
+	return installLibraries(p.Libraries, store, cache, pkg)
+}
+
+func installLibraries(packages []plan.Package, store *layer.Store, cache string, pkg func(string) string) (string, error) {
+	var layers []*layer.Layer
+	for _, p := range packages {
+		l, err := store.Open(p.SHA256, func() (string, error) { return pkg(p.SHA256), nil })
+		if err != nil {
+			return "", fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
+		}
+		layers = append(layers, l)
+	}
+	return toolset.InstallLibraries(filepath.Join(cache, "libraries"), layers)
 }

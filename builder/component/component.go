@@ -47,8 +47,11 @@ type Progress struct {
 
 // Options of a Builder.
 type Options struct {
-	ImagesDir string         // the folder that holds components/
-	CacheDir  string         // results go to CacheDir/components
+	ImagesDir string // the folder that holds components/
+	CacheDir  string // results go to CacheDir/components
+	// Libraries are folders with headers and static C libraries as Debian lays them out, by architecture, each named by a
+	// digest of what it holds. For an architecture without one, this machine's are used.
+	Libraries map[string]string
 	Progress  func(Progress) // may be nil
 	Parallel  int            // compiler processes at once; 0: Go decides
 }
@@ -128,7 +131,7 @@ func (b *Builder) prepare(ctx context.Context, spec Spec, arch string, report re
 			return downloadAll(ctx, spec, arch, dir, report)
 		}, nil
 	}
-	chain, err := findToolchain(ctx, spec, arch)
+	chain, err := findToolchain(ctx, spec, arch, b.options.Libraries[arch])
 	if err != nil {
 		return nil, nil, err
 	}

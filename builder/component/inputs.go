@@ -42,6 +42,9 @@ func gather(ctx context.Context, spec Spec, t *toolchain) (inputs, error) {
 		"cc":                  t.cVersion,
 		"file component.yaml": digest(spec.text),
 	}
+	if t.sysroot != "" && t.cc != "" {
+		in["libraries"] = filepath.Base(t.sysroot)
+	}
 	for name, value := range t.settings {
 		in["go "+name] = value
 	}

@@ -23,6 +23,8 @@ type toolchain struct {
 	arch     string
 	goTool   string            // path
 	cc       string            // C compiler; empty without cgo
+	triple   string            // as GNU tools name the target: aarch64-linux-gnu
+	sysroot  string            // folder of C libraries and headers; empty: the compiler's own
 	settings map[string]string // what `go env` says of all that changes a build's bytes
 	cVersion string            // what the C compiler says of itself
 	archives map[string]string // static C library -> SHA-256
@@ -35,17 +37,17 @@ func bytesDependOn() []string {
 }
 
 // findToolchain looks for all that the component needs and says which Debian package has what is missing.
-func findToolchain(ctx context.Context, spec Spec, arch string) (*toolchain, error) {
+func findToolchain(ctx context.Context, spec Spec, arch, sysroot string) (*toolchain, error) {
 	triple, err := gnuTriple(arch)
 	if err != nil {
 		return nil, err
 	}
-	t := &toolchain{arch: arch, archives: map[string]string{}}
+	t := &toolchain{arch: arch, triple: triple, sysroot: sysroot, archives: map[string]string{}}
 	if t.goTool, err = exec.LookPath("go"); err != nil {
 		return nil, fmt.Errorf("go is missing (Debian package golang-go, or a newer Go in PATH): %w", err)
 	}
 	if spec.cgo() {
-		if err := t.findC(ctx, spec, triple); err != nil {
+		if err := t.findC(ctx, spec); err != nil {
 			return nil, err
 		}
 	}
@@ -55,6 +57,9 @@ func findToolchain(ctx context.Context, spec Spec, arch string) (*toolchain, err
 	}
 	if err := json.Unmarshal(settings, &t.settings); err != nil {
 		return nil, fmt.Errorf("cannot read go's settings: %w", err)
+	}
+	if t.cc != "" {
+		t.settings["CC"] = t.cc // without flags, which say where the cache is
 	}
 	return t, nil
 }
@@ -70,10 +75,10 @@ func gnuTriple(arch string) (string, error) {
 }
 
 // findC finds the C compiler and takes the digests of the libraries that get linked in.
-func (t *toolchain) findC(ctx context.Context, spec Spec, triple string) error {
+func (t *toolchain) findC(ctx context.Context, spec Spec) error {
 	name, pkg := "gcc", "gcc"
 	if t.arch != runtime.GOARCH {
-		name, pkg = triple+"-gcc", "gcc-"+strings.ReplaceAll(triple, "_", "-")
+		name, pkg = t.triple+"-gcc", "gcc-"+strings.ReplaceAll(t.triple, "_", "-")
 	}
 	var err error
 	if t.cc, err = exec.LookPath(name); err != nil {
@@ -93,7 +98,7 @@ func (t *toolchain) findC(ctx context.Context, spec Spec, triple string) error {
 	for _, library := range slices.Sorted(maps.Keys(libraries)) {
 		digest, err := t.library(ctx, library)
 		if errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s is missing (Debian package %s)", library, libraries[library])
+			return fmt.Errorf("%s is missing%s (Debian package %s)", library, t.where(), libraries[library])
 		}
 		if err != nil {
 			return err
@@ -105,7 +110,8 @@ func (t *toolchain) findC(ctx context.Context, spec Spec, triple string) error {
 
 // library asks the C compiler where a library is and takes its digest.
 func (t *toolchain) library(ctx context.Context, name string) (string, error) {
-	said, err := t.command(ctx, os.TempDir(), t.cc, "-print-file-name="+name).Output()
+	args := append(t.ccFlags(), "-print-file-name="+name)
+	said, err := t.command(ctx, os.TempDir(), t.cc, args...).Output()
 	if err != nil {
 		return "", fmt.Errorf("cannot ask %s for %s: %w", t.cc, name, err)
 	}
@@ -114,6 +120,38 @@ func (t *toolchain) library(ctx context.Context, name string) (string, error) {
 		return "", os.ErrNotExist
 	}
 	return fileDigest(where)
+}
+
+// ccFlags make the C compiler use the sysroot and nothing of this machine's: cross compilers look into a folder of their own
+// before the sysroot, unless they are told.
+func (t *toolchain) ccFlags() []string {
+	if t.sysroot == "" {
+		return nil
+	}
+	include := filepath.Join(t.sysroot, "usr/include")
+	return []string{"--sysroot=" + t.sysroot, "-B" + t.libraries() + "/", "-L" + t.libraries(),
+		"-isystem", filepath.Join(include, t.triple), "-isystem", include, "-ffile-prefix-map=" + t.sysroot + "=/"}
+}
+
+// libraries is the sysroot's folder of libraries.
+func (t *toolchain) libraries() string { return filepath.Join(t.sysroot, "usr/lib", t.triple) }
+
+// where says for messages where libraries are looked for, when it is not this machine.
+func (t *toolchain) where() string {
+	if t.sysroot == "" {
+		return ""
+	}
+	return " among the libraries of the definition for " + t.arch
+}
+
+// quoted is a command as Go reads it from the environment.
+func quoted(words []string) string {
+	for i, w := range words {
+		if strings.ContainsAny(w, " \t\"") {
+			words[i] = "'" + w + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 func fileDigest(name string) (string, error) {
@@ -141,7 +179,10 @@ func (t *toolchain) environment() []string {
 	env = append(env, "GOOS=linux", "GOARCH="+t.arch, "GOFLAGS=-mod=readonly", "GOWORK=off", "GOTOOLCHAIN=local",
 		"GOAMD64=v1", "GOARM64=v8.0", "CGO_ENABLED=0", "CGO_CFLAGS=-O2", "CGO_LDFLAGS=-O2", "LC_ALL=C")
 	if t.cc != "" {
-		env = append(env, "CC="+t.cc)
+		env = append(env, "CC="+quoted(append([]string{t.cc}, t.ccFlags()...)))
+	}
+	if t.sysroot != "" {
+		env = append(env, "PKG_CONFIG_PATH=", "PKG_CONFIG_LIBDIR="+filepath.Join(t.libraries(), "pkgconfig"), "PKG_CONFIG_SYSROOT_DIR="+t.sysroot)
 	}
 	return env
 }

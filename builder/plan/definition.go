@@ -29,7 +29,12 @@ type Definition struct {
 	Absent          []Absence        `yaml:"absent" json:"absent,omitempty"`     // what may be referred to and not be there
 	Firmware        []Firmware       `yaml:"firmware" json:"firmware,omitempty"` // modules that may lack firmware files
 
-	digest string // of the document's bytes
+	// Libraries are packages of headers and static C libraries, and what they depend on: components that need C are built
+	// with those, and not with this machine's. Only an architecture's own document has them.
+	Libraries []string `yaml:"-" json:"libraries,omitempty"`
+
+	digest        string                   // of the document's bytes
+	architectures map[string]*architecture // by Go's name, those that have a document of their own
 }
 
 // Archive is one suite of a Debian archive.

@@ -15,7 +15,7 @@ import (
 func Fetch(ctx context.Context, source *archive.Source, plans []*Plan, progress archive.Progress) error {
 	var packages []Package
 	for _, p := range plans {
-		packages = slices.Concat(packages, p.Packages, []Package{p.Kernel}, p.Tools[runtime.GOARCH])
+		packages = slices.Concat(packages, p.Packages, []Package{p.Kernel}, p.Tools[runtime.GOARCH], p.Libraries)
 	}
 	return fetchPackages(ctx, source, packages, progress)
 }

@@ -98,7 +98,9 @@ func sha(data []byte) string {
 }
 
 // publish replaces the mirror's suite by packages in the notation of offer; each file holds its name and version.
-func (s *site) publish(text string) {
+func (s *site) publish(text string) { s.publishFor("amd64", text) }
+
+func (s *site) publishFor(arch, text string) {
 	s.t.Helper()
 	if err := os.RemoveAll(filepath.Join(s.dir, "debian")); err != nil {
 		s.t.Fatal(err)
@@ -106,10 +108,10 @@ func (s *site) publish(text string) {
 	var list strings.Builder
 	for _, p := range offer(s.t, text) {
 		content := p.Name + " " + p.Version
-		file := fmt.Sprintf("pool/%s_%s_amd64.deb", p.Name, p.Version)
+		file := fmt.Sprintf("pool/%s_%s_%s.deb", p.Name, p.Version, arch)
 		s.write("debian/"+file, content)
-		fmt.Fprintf(&list, "Package: %s\nVersion: %s\nArchitecture: amd64\nDepends: %s\nFilename: %s\nSize: %d\nSHA256: %s\n\n",
-			p.Name, p.Version, p.Depends, file, len(content), sha([]byte(content)))
+		fmt.Fprintf(&list, "Package: %s\nVersion: %s\nArchitecture: %s\nDepends: %s\nFilename: %s\nSize: %d\nSHA256: %s\n\n",
+			p.Name, p.Version, arch, p.Depends, file, len(content), sha([]byte(content)))
 	}
 	var packed bytes.Buffer
 	z, err := xz.NewWriter(&packed)
@@ -118,9 +120,9 @@ func (s *site) publish(text string) {
 	}
 	fmt.Fprint(z, list.String())
 	z.Close()
-	s.write("debian/dists/trixie/main/binary-amd64/Packages.xz", packed.String())
-	s.sign(fmt.Sprintf("Suite: trixie\nDate: Sun, 03 May 2026 09:15:44 UTC\nArchitectures: amd64\nComponents: main\nSHA256:\n %s %d main/binary-amd64/Packages.xz\n",
-		sha(packed.Bytes()), packed.Len()))
+	s.write("debian/dists/trixie/main/binary-"+arch+"/Packages.xz", packed.String())
+	s.sign(fmt.Sprintf("Suite: trixie\nDate: Sun, 03 May 2026 09:15:44 UTC\nArchitectures: %s\nComponents: main\nSHA256:\n %s %d main/binary-%s/Packages.xz\n",
+		arch, sha(packed.Bytes()), packed.Len(), arch))
 }
 
 func (s *site) sign(text string) {

@@ -47,21 +47,24 @@ type Lock struct {
 type ArchLock struct {
 	Asked    Asked               `json:"asked"`
 	Archives []LockedArchive     `json:"archives"`
-	Kernel   string              `json:"kernel"`   // name of the kernel's package in Packages
-	Roles    map[string][]string `json:"roles"`    // names of the packages of each role, sorted, without the kernel
-	Tools    []string            `json:"tools"`    // names of the packages that a bake on such a machine runs programs of, sorted
-	Omitted  map[string][]string `json:"omitted"`  // what was left out, and the packages that depend on it
-	Packages []Package           `json:"packages"` // all, sorted by name
+	Kernel   string              `json:"kernel"` // name of the kernel's package in Packages
+	Roles    map[string][]string `json:"roles"`  // names of the packages of each role, sorted, without the kernel
+	Tools    []string            `json:"tools"`  // names of the packages that a bake on such a machine runs programs of, sorted
+	// Libraries are the names of the packages whose C libraries components are built with, sorted.
+	Libraries []string            `json:"libraries,omitempty"`
+	Omitted   map[string][]string `json:"omitted"`  // what was left out, and the packages that depend on it
+	Packages  []Package           `json:"packages"` // all, sorted by name
 }
 
 // Asked is what a lock was made from; a difference makes it stale.
 type Asked struct {
-	Archives []Archive           `json:"archives"`
-	Packages []string            `json:"packages"`
-	Omit     []string            `json:"omit"`
-	Tools    []string            `json:"tools"`
-	Kernel   string              `json:"kernel"`
-	Roles    map[string][]string `json:"roles"` // the roles' own packages
+	Archives  []Archive           `json:"archives"`
+	Packages  []string            `json:"packages"`
+	Omit      []string            `json:"omit"`
+	Tools     []string            `json:"tools"`
+	Libraries []string            `json:"libraries,omitempty"`
+	Kernel    string              `json:"kernel"`
+	Roles     map[string][]string `json:"roles"` // the roles' own packages
 }
 
 // LockedArchive is the signed index a lock was made from.
@@ -141,9 +144,9 @@ func (l *ArchLock) check() error {
 			}
 		}
 	}
-	for _, name := range l.Tools {
+	for _, name := range slices.Concat(l.Tools, l.Libraries) {
 		if !known[name] {
-			return fmt.Errorf("tools: %q is not among the packages", name)
+			return fmt.Errorf("tools or libraries: %q is not among the packages", name)
 		}
 	}
 	if len(l.Archives) == 0 {

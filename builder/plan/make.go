@@ -22,6 +22,7 @@ func Make(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, error)
 }
 
 func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, error) {
+	def = def.For(arch)
 	l := lock.Architectures[arch]
 	if l == nil {
 		return nil, fmt.Errorf("%w: it has no architecture %s; run `%s`", ErrStale, arch, LockCommand)
@@ -51,22 +52,38 @@ func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, er
 	if err := p.addPackages(l); err != nil {
 		return nil, err
 	}
-	return p, p.addTools(lock)
+	if p.Libraries, err = l.all(l.Libraries); err != nil {
+		return nil, err
+	}
+	return p, p.addTools(def, lock)
 }
 
-// addTools adds the tools for machines of every architecture that the lock has.
-func (p *Plan) addTools(lock *Lock) error {
+// addTools adds the tools for machines of the image's own architecture, and of those that bake others' images.
+func (p *Plan) addTools(def *Definition, lock *Lock) error {
 	p.Tools = map[string][]Package{}
 	for arch, l := range lock.Architectures {
-		for _, name := range l.Tools {
-			pkg, ok := l.find(name)
-			if !ok {
-				return fmt.Errorf("the lock names package %s but does not hold it", name)
-			}
-			p.Tools[arch] = append(p.Tools[arch], pkg)
+		if len(l.Tools) == 0 || arch != p.Arch && !def.bakesOthers(arch) {
+			continue
+		}
+		var err error
+		if p.Tools[arch], err = l.all(l.Tools); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// all are the locked packages of those names.
+func (l *ArchLock) all(names []string) ([]Package, error) {
+	var packages []Package
+	for _, name := range names {
+		p, ok := l.find(name)
+		if !ok {
+			return nil, fmt.Errorf("the lock names package %s but does not hold it", name)
+		}
+		packages = append(packages, p)
+	}
+	return packages, nil
 }
 
 func (p *Plan) addPackages(l *ArchLock) error {

@@ -27,6 +27,7 @@ type LockInput struct {
 
 // MakeLock resolves the packages of one architecture from the archives' signed indexes of today.
 func MakeLock(ctx context.Context, in LockInput) (*ArchLock, error) {
+	in.Definition = in.Definition.For(in.Arch)
 	lock := &ArchLock{Asked: asked(in.Definition, in.Roles)}
 	var all []archive.Package
 	for _, a := range in.Definition.Archives {
@@ -66,7 +67,7 @@ func readSuite(ctx context.Context, in LockInput, a Archive) (LockedArchive, []a
 	return locked, packages, err
 }
 
-// resolve fills the lock with each role's closure and the kernel.
+// resolve fills the lock with the kernel and the closures of roles, tools and libraries.
 func (l *ArchLock) resolve(u *universe, in LockInput) error {
 	l.Roles, l.Omitted = map[string][]string{}, map[string][]string{}
 	used := map[string]*candidate{}
@@ -86,12 +87,18 @@ func (l *ArchLock) resolve(u *universe, in LockInput) error {
 			l.Omitted[omitted] = union(l.Omitted[omitted], by)
 		}
 	}
-	tools, err := u.resolve(in.Definition.Tools, in.Definition.Omit)
-	if err != nil {
-		return fmt.Errorf("tools: %w", err)
+	for _, also := range []struct {
+		what  string
+		asked []string
+		names *[]string
+	}{{"tools", in.Definition.Tools, &l.Tools}, {"libraries", in.Definition.Libraries, &l.Libraries}} {
+		c, err := u.resolve(also.asked, in.Definition.Omit)
+		if err != nil {
+			return fmt.Errorf("%s: %w", also.what, err)
+		}
+		*also.names = append([]string{}, slices.Sorted(maps.Keys(c.chosen))...)
+		maps.Copy(used, c.chosen)
 	}
-	l.Tools = append([]string{}, slices.Sorted(maps.Keys(tools.chosen))...)
-	maps.Copy(used, tools.chosen)
 	for _, name := range slices.Sorted(maps.Keys(used)) {
 		p := used[name]
 		l.Packages = append(l.Packages, Package{p.Name, p.Version, p.Arch, p.File.Path, p.File.Size, p.File.SHA256})
@@ -134,7 +141,7 @@ func (u *universe) realKernel(meta *candidate, rel deb.Relation) (*candidate, er
 
 // asked is what a lock is made from, in one order whatever order the documents have.
 func asked(def *Definition, roles map[string][]string) Asked {
-	a := Asked{Archives: def.Archives, Packages: sorted(def.Packages), Omit: sorted(def.Omit), Tools: sorted(def.Tools), Kernel: def.Kernel, Roles: map[string][]string{}}
+	a := Asked{Archives: def.Archives, Packages: sorted(def.Packages), Omit: sorted(def.Omit), Tools: sorted(def.Tools), Libraries: union(def.Libraries, nil), Kernel: def.Kernel, Roles: map[string][]string{}}
 	for name, packages := range roles {
 		a.Roles[name] = sorted(packages)
 	}

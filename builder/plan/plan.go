@@ -41,6 +41,8 @@ type Plan struct {
 	// Tools are the packages of the programs that a bake runs, by the architecture of the machine that bakes. Without
 	// any for its own, a bake runs that machine's programs.
 	Tools map[string][]Package `json:"tools"`
+	// Libraries are the packages of the C libraries that components are built with; without any, this machine's are.
+	Libraries []Package `json:"libraries,omitempty"`
 }
 
 // Package is one file of a Debian archive.

@@ -24,7 +24,7 @@ type Options struct {
 	Warn     func(string)     // of indexes past their Valid-Until, where that is allowed; may be nil
 }
 
-// Open reads the definition of an images folder and chooses the mirror: choice's flag and environment, else the
+// Open reads the definition of an images folder, with those of architectures, and chooses the mirror: choice's flag and environment, else the
 // definition's field, else the host's apt sources. The cache is below a folder such as the user's cache.
 func Open(images, cache string, choice archive.Choice) (*Definition, *archive.Source, error) {
 	name := filepath.Join(images, DefinitionName)
@@ -34,6 +34,9 @@ func Open(images, cache string, choice archive.Choice) (*Definition, *archive.So
 	}
 	def, err := LoadDefinition(name, data)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := def.loadArchitectures(images); err != nil {
 		return nil, nil, err
 	}
 	choice.Definition = def.Mirror

@@ -20,6 +20,7 @@ func stale(was, now Asked, role string) error {
 	changes = append(changes, listChanges("packages", was.Packages, now.Packages)...)
 	changes = append(changes, listChanges("omit", was.Omit, now.Omit)...)
 	changes = append(changes, listChanges("tools", was.Tools, now.Tools)...)
+	changes = append(changes, listChanges("libraries", was.Libraries, now.Libraries)...)
 	if _, known := was.Roles[role]; !known {
 		changes = append(changes, fmt.Sprintf("role %s is new", role))
 	} else {

@@ -177,7 +177,12 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 		k.progress.end()
 		return nil, err
 	}
-	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Progress: k.progress.building})
+	libraries, err := installLibraries(plans, w)
+	if err != nil {
+		k.progress.end()
+		return nil, err
+	}
+	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Libraries: libraries, Progress: k.progress.building})
 	if err != nil {
 		k.progress.end()
 		return nil, err
@@ -256,6 +261,22 @@ func checkRoles(ctx context.Context, a *app, flags bakeFlags) error {
 		}
 		return nil
 	})
+}
+
+// installLibraries gives the folders of C libraries for components, by architecture.
+func installLibraries(plans []*plan.Plan, w *workshop) (map[string]string, error) {
+	folders := map[string]string{}
+	for _, p := range plans {
+		if folders[p.Arch] != "" {
+			continue // equal in all plans of an architecture
+		}
+		dir, err := bake.Libraries(p, filepath.Join(w.cache, "bake"), w.source.Cache.Path)
+		if err != nil {
+			return nil, fmt.Errorf("cannot prepare C libraries for %s: %w", p.Arch, err)
+		}
+		folders[p.Arch] = dir
+	}
+	return folders, nil
 }
 
 func printBaked(w io.Writer, dir string, m *manifest.Manifest) {

@@ -25,7 +25,7 @@ type Image struct {
 	OSRelease []byte // os-release(5)
 	Cmdline   string // kernel command line
 	Uname     string // kernel release
-	Kernel    []byte // bzImage with EFI stub
+	Kernel    []byte // EFI program: bzImage, or arm64's Image
 	Initrd    []byte
 }
 
@@ -97,7 +97,7 @@ func alignment(n uint32) bool { return n > 0 && n <= 64<<10 && n&(n-1) == 0 }
 
 func align(n uint64, to uint32) uint64 { return (n + uint64(to) - 1) &^ (uint64(to) - 1) }
 
-// Build appends an image's parts to systemd's EFI stub (linuxx64.efi.stub). Equal arguments give equal bytes.
+// Build appends an image's parts to systemd's EFI stub (linuxx64.efi.stub, linuxaa64.efi.stub). Equal arguments give equal bytes.
 func Build(stub []byte, image Image) ([]byte, error) {
 	out, err := Append(stub, image.sections())
 	if err != nil {
@@ -200,6 +200,22 @@ func writeSection(header []byte, s Section, memory, file, raw uint32) {
 		kind = sectionCode
 	}
 	binary.LittleEndian.PutUint32(header[36:], kind)
+}
+
+// Machine is the architecture, by Go's name, that a PE image is for ("PE Format", section "Machine Types").
+func Machine(pe []byte) (string, error) {
+	h, err := readHeaders(pe)
+	if err != nil {
+		return "", err
+	}
+	switch m := binary.LittleEndian.Uint16(pe[h.coff:]); m {
+	case 0x8664:
+		return "amd64", nil
+	case 0xaa64:
+		return "arm64", nil
+	default:
+		return "", fmt.Errorf("%w of a known machine: its type is %#x", ErrFormat, m)
+	}
 }
 
 // Read is the sections of a PE image, without their padding. Their data are parts of pe.

@@ -150,13 +150,19 @@ func newRackWithPods(t *testing.T) *rack {
 	r := newRack(t)
 	r.without = nil
 	r.addMachines(t, cluster.RoleWorker)
+	r.administer(t)
+	return r
+}
+
+// administer makes the kubeconfig that kubectl needs.
+func (r *rack) administer(t *testing.T) {
+	t.Helper()
 	text, err := r.identity.AdminKubeconfig(r.cluster, environment())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.kubeconfig = filepath.Join(r.folder, "admin.conf")
 	write(t, r.kubeconfig, text, 0o600)
-	return r
 }
 
 // TestClusterPods has nodes with pods: what a cluster's controllers, scheduler, kubelets and proxies do, and what becomes of it when

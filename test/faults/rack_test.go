@@ -37,8 +37,14 @@ var podUnits = []string{"containerd.service", "slipway-images.service", "kubelet
 // newRack makes the reference cluster's networks and machines without power.
 func newRack(t *testing.T) *rack {
 	t.Helper()
+	return newRackOf(t, "reference.yaml", cluster.Reference())
+}
+
+// newRackOf is newRack for another cluster document.
+func newRackOf(t *testing.T, name string, document []byte) *rack {
+	t.Helper()
 	hall(t)
-	c, err := cluster.Parse("reference.yaml", cluster.Reference())
+	c, err := cluster.Parse(name, document)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,27 @@ const (
 // patience is how long a machine under emulation may need for a step of its boot.
 const patience = 6 * time.Minute
 
+// platform is a kind of machine.
+type platform struct {
+	arch       string // Go's name
+	qemu       string
+	code, vars string // firmware, and its variables in a machine that was never on
+	args       []string
+	kernel     string // what such machines' kernels are told besides
+	patience   time.Duration
+	life       time.Duration // after which a machine is ended whatever it does
+}
+
+func pc() platform {
+	return platform{
+		arch: "amd64", qemu: "qemu-system-x86_64", code: firmwareCode, vars: firmwareVars, kernel: "no_timer_check",
+		args: []string{
+			"-machine", "q35,smm=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
+		},
+		patience: patience, life: 14 * time.Minute,
+	}
+}
+
 func must(t testing.TB, errs ...error) {
 	t.Helper()
 	for _, err := range errs {
@@ -43,19 +64,24 @@ func must(t testing.TB, errs ...error) {
 // artifact is the path of a worker's artifact, or the test is skipped.
 func artifact(t *testing.T, ext string) string {
 	t.Helper()
+	return pc().artifact(t, ext)
+}
+
+func (p platform) artifact(t *testing.T, ext string) string {
+	t.Helper()
 	dir := os.Getenv("SLIPWAY_ARTIFACTS")
 	if dir == "" {
 		t.Skip("SLIPWAY_ARTIFACTS doesn't name a folder with a baked worker image")
 	}
-	for _, need := range []string{firmwareCode, firmwareVars} {
+	for _, need := range []string{p.code, p.vars} {
 		if _, err := os.Stat(need); err != nil {
 			t.Skip("no firmware: ", err)
 		}
 	}
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Skip("no qemu-system-x86_64")
+	if _, err := exec.LookPath(p.qemu); err != nil {
+		t.Skip("no ", p.qemu)
 	}
-	found, _ := filepath.Glob(filepath.Join(dir, "slipway-worker-*-amd64"+ext))
+	found, _ := filepath.Glob(filepath.Join(dir, "slipway-worker-*-"+p.arch+ext))
 	if len(found) != 1 {
 		t.Fatalf("there are %d worker images %s in %s", len(found), ext, dir)
 	}
@@ -143,19 +169,31 @@ type machine struct {
 	qmp    string
 	cmd    *exec.Cmd
 	ended  chan error
+
+	patience time.Duration
 }
 
 // boot powers a machine on, with the devices that are given, and without any network.
 func boot(t *testing.T, devices ...string) *machine {
 	t.Helper()
-	dir := t.TempDir()
-	vars, err := os.ReadFile(firmwareVars)
-	must(t, err, os.WriteFile(filepath.Join(dir, "vars"), vars, 0o600))
-	return launch(t, append([]string{
-		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check panic=2",
-		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + firmwareCode,
-		"-drive", "if=pflash,unit=1,format=raw,file=" + filepath.Join(dir, "vars"),
-	}, devices...)...)
+	return pc().boot(t, devices...)
+}
+
+func (p platform) boot(t *testing.T, devices ...string) *machine {
+	t.Helper()
+	vars := filepath.Join(t.TempDir(), "vars")
+	return p.launchIn(t, "", slices.Concat(p.firmware(t, vars, "panic=2"), devices)...)
+}
+
+// firmware gives a machine its firmware, with variables in a file of its own, and what the kernel is told besides.
+func (p platform) firmware(t *testing.T, vars, kernel string) []string {
+	t.Helper()
+	data, err := os.ReadFile(p.vars)
+	must(t, err, os.WriteFile(vars, data, 0o600))
+	return []string{
+		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=" + strings.TrimSpace(p.kernel+" "+kernel),
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + p.code, "-drive", "if=pflash,unit=1,format=raw,file=" + vars,
+	}
 }
 
 // launch powers a machine on that has what the arguments say, and no firmware but QEMU's own unless they name one.
@@ -167,14 +205,18 @@ func launch(t *testing.T, args ...string) *machine {
 // launchIn is launch in a network namespace; empty: in this one. Of repeated arguments QEMU takes the last.
 func launchIn(t *testing.T, space string, args ...string) *machine {
 	t.Helper()
+	return pc().launchIn(t, space, args...)
+}
+
+func (p platform) launchIn(t *testing.T, space string, args ...string) *machine {
+	t.Helper()
 	dir := t.TempDir()
-	m := &machine{t: t, serial: filepath.Join(dir, "serial"), qmp: filepath.Join(dir, "qmp"), ended: make(chan error, 1)}
+	m := &machine{t: t, serial: filepath.Join(dir, "serial"), qmp: filepath.Join(dir, "qmp"), ended: make(chan error, 1), patience: p.patience}
 	// timeout: no machine stays behind when the test is killed.
-	all := []string{
-		"timeout", "--kill-after=1", "14m", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,smm=off", "-m", "1536", "-smp", "2",
-		"-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
+	all := slices.Concat([]string{
+		"timeout", "--kill-after=1", fmt.Sprint(p.life.Seconds()), p.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-m", "1536", "-smp", "2",
 		"-device", "virtio-rng-pci", "-serial", "file:" + m.serial, "-qmp", "unix:" + m.qmp + ",server=on,wait=off",
-	}
+	}, p.args)
 	if space != "" {
 		all = append([]string{"ip", "netns", "exec", space}, all...)
 	}
@@ -211,7 +253,7 @@ func (m *machine) console() string {
 // await waits until the console says one of the texts, and returns it.
 func (m *machine) await(texts ...string) string {
 	m.t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(m.patience); time.Now().Before(deadline); {
 		log := m.console()
 		for _, text := range texts {
 			if strings.Contains(log, text) {

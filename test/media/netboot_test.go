@@ -112,20 +112,21 @@ func (r *rack) bootsFrom() string {
 // powerOn starts a machine in the namespace whose firmware asks the network first, always, and then its disk.
 func (r *rack) powerOn(disk string) *machine {
 	r.t.Helper()
-	vars, err := os.ReadFile(firmwareVars)
-	must(r.t, err, os.WriteFile(r.file("vars"), vars, 0o600))
-	return launchIn(r.t, r.name,
-		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=no_timer_check",
-		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode, "-drive", "if=pflash,unit=1,format=raw,file="+r.file("vars"),
+	return r.powerOnA(pc(), disk)
+}
+
+func (r *rack) powerOnA(p platform, disk string) *machine {
+	r.t.Helper()
+	return p.launchIn(r.t, r.name, append(p.firmware(r.t, r.file("vars"), ""),
 		"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no",
 		"-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n,mac=52:54:00:00:00:21,romfile=,bootindex=1",
-		"-drive", "if=none,id=d,format=raw,cache=unsafe,file="+disk, "-device", "virtio-blk-pci,drive=d,serial=disk,bootindex=2")
+		"-drive", "if=none,id=d,format=raw,cache=unsafe,file="+disk, "-device", "virtio-blk-pci,drive=d,serial=disk,bootindex=2")...)
 }
 
 // awaitCount waits until the console has said a text that often.
 func (m *machine) awaitCount(text string, count int) {
 	m.t.Helper()
-	for deadline := time.Now().Add(patience); strings.Count(m.console(), text) < count; time.Sleep(300 * time.Millisecond) {
+	for deadline := time.Now().Add(m.patience); strings.Count(m.console(), text) < count; time.Sleep(300 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			m.t.Fatalf("the console says %q %d times, not %d", text, strings.Count(m.console(), text), count)
 		}
@@ -139,9 +140,13 @@ func (m *machine) awaitCount(text string, count int) {
 // TestMachineWithTheNetworkFirstInstallsOnce: UEFI PXE, installation, restart; then the firmware asks the network first at
 // each boot, is sent to the disk, and the node keeps its state.
 func TestMachineWithTheNetworkFirstInstallsOnce(t *testing.T) {
-	artifact(t, bootspec.ExtRoot)
+	installsOnce(t, pc())
+}
+
+func installsOnce(t *testing.T, p platform) {
+	p.artifact(t, bootspec.ExtRoot)
 	r, path := newRack(t), emptyDisk(t)
-	m := r.powerOn(path)
+	m := r.powerOnA(p, path)
 	m.awaitCount(lineInstalled, 1)
 	m.awaitCount(lineStateMade, 1)
 	if got := r.bootsFrom(); got != "disk" {
