@@ -76,10 +76,7 @@ func (s *sizes) walk(d squashfslow.Directory, at string) error {
 	return nil
 }
 
-const (
-	noFragment = 0xffffffff
-	sizeMask   = 1<<24 - 1 // of a block's size; the bit above says that it isn't compressed
-)
+const noFragment = 0xffffffff
 
 func (s *sizes) size(i inode.Inode) (int64, error) {
 	var start, length uint64

@@ -55,7 +55,7 @@ var allowed = map[string][]string{
 	"builder/rootfs":           {},
 	"builder/sbom":             {"builder/deb", "github.com/github/go-spdx", "github.com/package-url/packageurl-go", "github.com/spdx/tools-golang"},
 	"builder/slipway":          {"builder/archive", "builder/bake", "builder/component", "builder/copies", "builder/dashboard", "builder/depot", "builder/flash", "builder/netboot", "builder/nodeconfig", "builder/nodes", "builder/pki", "builder/plan", "builder/publish", "builder/pull", "builder/rack", "builder/registry", "builder/release", "images/bootspec", "images/disk", "images/document", "images/manifest", "profiles/cluster", "profiles/role", "github.com/spf13/cobra", "golang.org/x/sync", "golang.org/x/term"},
-	"builder/squashfs":         {"github.com/CalebQ42/squashfs"},
+	"builder/squashfs":         {"builder/rootfs", "github.com/CalebQ42/squashfs", "github.com/klauspost/compress"},
 	"builder/sysroot":          {"builder/rootfs", "images/bootspec"},
 	"builder/tftp":             {"golang.org/x/net"},
 	"builder/toolset":          {"builder/layer", "builder/rootfs"},
