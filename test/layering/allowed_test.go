@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"builder/archive":          {"builder/deb", "github.com/ProtonMail/go-crypto", "github.com/therootcompany/xz", "golang.org/x/sync"},
 	"builder/bake":             {"builder/blockmap", "builder/component", "builder/deb", "builder/inventory", "builder/iso", "builder/kmod", "builder/layer", "builder/oci", "builder/plan", "builder/qcow2", "builder/rootfs", "builder/sbom", "builder/squashfs", "builder/sysroot", "builder/toolset", "builder/uki", "builder/verity", "images/bootspec", "images/disk", "images/manifest", "profiles/role", "github.com/klauspost/compress", "golang.org/x/sync"},
 	"builder/blockmap":         {"golang.org/x/sys"},
-	"builder/component":        {"images/document"},
+	"builder/component":        {"images/document", "github.com/bluekeyes/go-gitdiff"},
 	"builder/copies":           {"builder/nodes", "images/bootspec", "profiles/cluster"},
 	"builder/dashboard":        {"builder/netboot", "images/bootspec", "github.com/chromedp/cdproto", "github.com/chromedp/chromedp", "github.com/prometheus/client_golang"},
 	"builder/deb":              {"github.com/klauspost/compress", "github.com/therootcompany/xz"},
