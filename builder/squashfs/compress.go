@@ -15,12 +15,26 @@ import (
 	"github.com/slipway-os/slipway/builder/rootfs"
 )
 
-// compress has mksquashfs compress the pieces that the store doesn't have, all in one run, and keeps them: it packs an image in which each
-// piece is a file named by its key, whose blocks are then taken out.
+// batchSize is about how many bytes one run of mksquashfs compresses: what it has done stays when the bake is interrupted.
+const batchSize = 64 << 20
+
+// compress makes the pieces that the store doesn't have, and keeps them.
 func (p Packer) compress(ctx context.Context, o Options, missing map[string]piece, order []string) error {
-	if len(order) == 0 {
-		return nil
+	var size int64
+	begin := 0
+	for i, key := range order {
+		if size += missing[key].size; size >= batchSize || i == len(order)-1 {
+			if err := p.compressBatch(ctx, o, missing, order[begin:i+1]); err != nil {
+				return err
+			}
+			begin, size = i+1, 0
+		}
 	}
+	return nil
+}
+
+// compressBatch has mksquashfs pack an image in which each piece is a file named by its key, and takes their blocks out.
+func (p Packer) compressBatch(ctx context.Context, o Options, missing map[string]piece, order []string) error {
 	dir, err := os.MkdirTemp(p.Store.dir, ".new-")
 	if err != nil {
 		return err
@@ -36,7 +50,7 @@ func (p Packer) compress(ctx context.Context, o Options, missing map[string]piec
 		return err
 	}
 	defer f.Close()
-	if err := p.takeOut(ctx, f, o, missing); err != nil {
+	if err := p.takeOut(ctx, f, o, missing, len(order)); err != nil {
 		return fmt.Errorf("cannot take blocks out of what mksquashfs has made: %w", err)
 	}
 	return nil
@@ -62,8 +76,8 @@ func writePieces(w io.Writer, missing map[string]piece, order []string) error {
 	return buffered.Flush()
 }
 
-// takeOut puts each file's blocks into the store.
-func (p Packer) takeOut(ctx context.Context, f io.ReaderAt, o Options, missing map[string]piece) error {
+// takeOut puts each file's blocks into the store; there are so many files.
+func (p Packer) takeOut(ctx context.Context, f io.ReaderAt, o Options, missing map[string]piece, want int) error {
 	image, err := squashfslow.NewReader(f)
 	if err != nil {
 		return err
@@ -93,8 +107,8 @@ func (p Packer) takeOut(ctx context.Context, f io.ReaderAt, o Options, missing m
 		}
 		found++
 	}
-	if found != len(missing) {
-		return fmt.Errorf("%d files instead of %d", found, len(missing))
+	if found != want {
+		return fmt.Errorf("%d files instead of %d", found, want)
 	}
 	return nil
 }
