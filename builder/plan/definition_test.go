@@ -39,6 +39,7 @@ func TestBadDefinitions(t *testing.T) {
 		{"  - awk", "  - udev"}:                              "udev is in omit too",
 		{"suite: trixie-updates", "suite: ../x"}:             `archives[1].suite: "../x" is not a suite`,
 		{"level: 6", "level: 30"}:                            "compression.level: 30 is no level (1 (fast) to 22 (small))",
+		{"releaseLevel: 22", "releaseLevel: 23"}:             "compression.releaseLevel: 23 is no level (1 (fast) to 22 (small))",
 		{"blockSize: 1048576", "blockSize: 1000000"}:         "compression.blockSize: ",
 		{"  - panic=30", "  - panic=30 quiet"}:               "kernelArguments[",
 		{"  - boot\n", "  - /boot\n"}:                        `"/boot" is not a clean relative path`,

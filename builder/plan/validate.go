@@ -128,12 +128,15 @@ func keyFile(s string) error {
 	return nil
 }
 
-func (c *checker) compression(z Compression) {
+func (c *checker) compression(z Packing) {
 	if z.Algorithm != "zstd" {
 		c.fault("compression.algorithm", "use zstd", "unknown algorithm %q", z.Algorithm)
 	}
 	if z.Level < 1 || z.Level > 22 {
 		c.fault("compression.level", "1 (fast) to 22 (small)", "%d is no level", z.Level)
+	}
+	if z.ReleaseLevel < 0 || z.ReleaseLevel > 22 {
+		c.fault("compression.releaseLevel", "1 (fast) to 22 (small)", "%d is no level", z.ReleaseLevel)
 	}
 	if n := z.BlockSize; n < 4<<10 || n > 1<<20 || n&(n-1) != 0 {
 		c.fault("compression.blockSize", "4096 to 1048576 bytes", "%d is not a power of two in range", n)
