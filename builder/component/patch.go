@@ -16,7 +16,7 @@ import (
 // Patch changes a module that a component depends on: a unified diff whose paths are below the module's folder.
 type Patch struct {
 	Module string `yaml:"module"` // its path: github.com/coreos/ignition/v2
-	File   string `yaml:"file"`   // the diff, a file in the definition's folder
+	File   string `yaml:"file"`   // the diff, a file in the component's module
 }
 
 func (p Patch) faults(where string, wrong complain) {
@@ -24,7 +24,7 @@ func (p Patch) faults(where string, wrong complain) {
 		wrong(where+".module", fmt.Sprintf("%q is not a module", p.Module), "its path, as in go.mod")
 	}
 	if p.File == "" || filepath.Base(p.File) != p.File || strings.HasPrefix(p.File, ".") {
-		wrong(where+".file", fmt.Sprintf("%q is not the name of a file in the component's folder", p.File), "like fewer-plugins.patch")
+		wrong(where+".file", fmt.Sprintf("%q is not the name of a file in the component's module", p.File), "like fewer-plugins.patch")
 	}
 }
 
@@ -55,7 +55,7 @@ func sources(ctx context.Context, spec Spec, t *toolchain, dir string) (string, 
 
 // patch copies a module into a folder of the module in dir, applies a diff, and has go.mod take it from there.
 func patch(ctx context.Context, spec Spec, t *toolchain, dir, to string, p Patch, sums map[string]string) error {
-	text, err := os.ReadFile(filepath.Join(spec.dir, p.File))
+	text, err := os.ReadFile(filepath.Join(spec.ModuleDir(), p.File))
 	if err != nil {
 		return err
 	}

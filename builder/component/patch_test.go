@@ -114,7 +114,7 @@ func TestFaultsOfPatches(t *testing.T) {
 		"another module": {"component.yaml", "module: example.com/library", "module: example.com/none", "example.com/none"},
 		"a sum of ours":  {"go.sum", "example.com/library v1.0.0 h1:", "example.com/library v1.0.0 h1:A", "go.sum"},
 		"no patch":       {"component.yaml", "file: word.patch", "file: none.patch", "none.patch"},
-		"not here":       {"component.yaml", "file: word.patch", "file: ../word.patch", "not the name of a file in the component's folder"},
+		"not here":       {"component.yaml", "file: word.patch", "file: ../word.patch", "not the name of a file in the component's module"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := files{}

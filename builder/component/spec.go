@@ -80,8 +80,13 @@ const (
 // ModuleDir is the folder of the Go module that is built.
 func (s Spec) ModuleDir() string { return filepath.Join(s.dir, filepath.FromSlash(s.Module)) }
 
-// own tells whether the module is the definition's own folder, so that every file in it is an input.
-func (s Spec) own() bool { return path.Clean(s.Module) == "." }
+// own tells whether the module is for components only, so that every file in it is an input: it is in the definition's
+// own folder, or in one beside it (../kube).
+func (s Spec) own() bool {
+	module := path.Clean(s.Module)
+	name, beside := strings.CutPrefix(module, "../")
+	return module == "." || beside && validName.MatchString(name)
+}
 
 func (s Spec) cgo() bool {
 	for _, b := range s.Builds {
@@ -201,7 +206,7 @@ func (s Spec) sourceFaults(wrong complain) {
 			wrong("downloads", "source go has none", "source: url")
 		}
 		if len(s.Patches) > 0 && !s.own() {
-			wrong("patches", "only a module in the component's own folder can have them", "module: .")
+			wrong("patches", "only a module that is for components can have them", "module: . or ../NAME")
 		}
 	case sourceURL:
 		if len(s.Downloads) == 0 {
