@@ -24,7 +24,7 @@ type Definition struct {
 	Initrd          Initrd           `yaml:"initrd" json:"initrd"`
 	PruneModules    []string         `yaml:"pruneModules" json:"pruneModules"`
 	Exclude         []string         `yaml:"exclude" json:"exclude"`
-	Compression     Packing          `yaml:"compression" json:"compression"`
+	Compression     Compression      `yaml:"compression" json:"compression"`
 	ContainerImages []ContainerImage `yaml:"containerImages" json:"containerImages"`
 
 	digest string // of the document's bytes
@@ -36,12 +36,6 @@ type Archive struct {
 	Suite      string   `yaml:"suite" json:"suite"` // trixie, trixie-security
 	Components []string `yaml:"components" json:"components"`
 	Keys       []string `yaml:"keys" json:"keys"` // file names in images/keys; a signature of one of them is needed
-}
-
-// Packing is how root images are packed, quickly and for releases.
-type Packing struct {
-	Compression  `yaml:",inline"`
-	ReleaseLevel int `yaml:"releaseLevel" json:"releaseLevel,omitempty"` // 1 to 22; 0: as level
 }
 
 // LoadDefinition reads a definition strictly. The name is for messages; the error is document.Faults, which has every

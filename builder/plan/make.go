@@ -44,7 +44,7 @@ func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, er
 		Components:      sorted(r.Components),
 		ContainerImages: images,
 		Initrd:          Initrd{Modules: sorted(def.Initrd.Modules), Components: sorted(def.Initrd.Components)},
-		Compression:     def.Compression.Compression,
+		Compression:     def.Compression,
 	}
 	if err := p.addPackages(l); err != nil {
 		return nil, err

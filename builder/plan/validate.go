@@ -128,7 +128,7 @@ func keyFile(s string) error {
 	return nil
 }
 
-func (c *checker) compression(z Packing) {
+func (c *checker) compression(z Compression) {
 	if z.Algorithm != "zstd" {
 		c.fault("compression.algorithm", "use zstd", "unknown algorithm %q", z.Algorithm)
 	}
