@@ -7,6 +7,7 @@ require (
 	filippo.io/age v1.2.1
 	github.com/CalebQ42/squashfs v1.4.0
 	github.com/ProtonMail/go-crypto v1.5.2
+	github.com/bluekeyes/go-gitdiff v0.8.1
 	github.com/chromedp/cdproto v0.0.0-20250724212937-08a3db8b4327
 	github.com/chromedp/chromedp v0.14.2
 	github.com/coreos/go-systemd/v22 v22.7.0

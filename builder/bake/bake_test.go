@@ -296,10 +296,10 @@ func TestDamagedCache(t *testing.T) {
 	k := newKitchen(t)
 	k.bake()
 	want := k.artifacts()
-	for _, pattern := range []string{"stages/root-worker-*", "layers/*.data", "stages/initrd-*", "stages/oci-*"} {
+	for _, pattern := range []string{"stages/root-worker-*", "layers/*.data", "stages/initrd-*", "stages/oci-*", "pieces/*"} {
 		k.flip(pattern)
 		k.bake()
-		if !slices.Contains(k.steps, Step{Name: "look for damage in the cache"}) {
+		if pattern != "pieces/*" && !slices.Contains(k.steps, Step{Name: "look for damage in the cache"}) { // a piece is just made again
 			t.Errorf("%s damaged: nobody noticed", pattern)
 		}
 		for name, content := range k.artifacts() {
@@ -310,7 +310,7 @@ func TestDamagedCache(t *testing.T) {
 	}
 }
 
-// flip changes one bit in the middle of every cached file that matches, and forgets the root image.
+// flip changes one bit in the middle of every cached file that matches, and forgets what was made of it.
 func (k *kitchen) flip(pattern string) {
 	k.t.Helper()
 	files, err := filepath.Glob(filepath.Join(k.cache, pattern))
@@ -329,6 +329,10 @@ func (k *kitchen) flip(pattern string) {
 	}
 	if !strings.HasPrefix(pattern, "stages/root") { // else nobody reads it
 		roots, _ := filepath.Glob(filepath.Join(k.cache, "stages/root-*"))
+		if !strings.HasPrefix(pattern, "pieces/") {
+			pieces, _ := filepath.Glob(filepath.Join(k.cache, "pieces/*"))
+			roots = append(roots, pieces...)
+		}
 		for _, f := range roots {
 			os.Remove(f)
 		}

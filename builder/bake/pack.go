@@ -26,7 +26,7 @@ import (
 
 // Formats are part of the stages' keys: count one up when the code makes other bytes of the same input.
 const (
-	rootFormat   = 1
+	rootFormat   = 2
 	initrdFormat = 1
 	imageFormat  = 1
 )
@@ -109,7 +109,8 @@ func (b *baker) packRoot(ctx context.Context) error {
 	k := key(rootFormat, fmt.Sprintf("%x", b.tree.Digest()), fmt.Sprintf("%+v", o), version)
 	content, cached, err := b.stages.stage("root-"+b.Plan.Role, k, &b.root, func(path string) error {
 		b.step("pack root image")
-		if err := mksquashfs.Write(ctx, path, o, func(w io.Writer) error { return b.tree.WriteTar(w, o.Epoch) }); err != nil {
+		packer := squashfs.Packer{Program: mksquashfs, Tool: version, Store: b.stages.pieces, Name: b.Plan.Role + "-" + b.Plan.Arch}
+		if err := packer.Write(ctx, path, b.tree, o); err != nil {
 			return err
 		}
 		b.step("hash root image")

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/rootfs"
+	"github.com/slipway-os/slipway/builder/squashfs"
 )
 
 // stages is the cache of a bake: layers of packages, and files that are named by what they are (root-worker) and the
@@ -25,6 +26,7 @@ import (
 type stages struct {
 	dir    string
 	layers *layer.Store
+	pieces *squashfs.Store
 	lock   *os.File // held shared while a bake uses the cache
 	mu     sync.Mutex
 	used   []usedStage // by this bake
@@ -53,7 +55,11 @@ func newStages(dir string) (*stages, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stages{dir: dir, layers: layers}
+	pieces, err := squashfs.NewStore(filepath.Join(filepath.Dir(dir), "pieces"))
+	if err != nil {
+		return nil, err
+	}
+	s := &stages{dir: dir, layers: layers, pieces: pieces}
 	return s, s.enter()
 }
 
@@ -68,6 +74,9 @@ func (s *stages) enter() (err error) {
 			for _, path := range left {
 				os.RemoveAll(path)
 			}
+		}
+		if err := s.pieces.Sweep(); err != nil {
+			return fmt.Errorf("cannot tidy cache folder: %w", err)
 		}
 	}
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_SH); err != nil {

@@ -17,11 +17,15 @@ type reporter func(step, detail string, packages int)
 
 // compileAll makes every file of a component in dir. The paths of the sources are file names in dir.
 func compileAll(ctx context.Context, spec Spec, t *toolchain, parallel int, dir string, report reporter) ([]File, error) {
+	module, err := sources(ctx, spec, t, dir)
+	if err != nil {
+		return nil, err
+	}
 	var files []File
 	for i, b := range spec.Builds {
 		name := fmt.Sprintf("%d-%s", i, path.Base(b.Output))
 		binary := filepath.Join(dir, name)
-		if err := compile(ctx, spec, b, t, parallel, binary, report); err != nil {
+		if err := compile(ctx, spec, module, b, t, parallel, binary, report); err != nil {
 			return nil, fmt.Errorf("cannot compile %s: %w", b.Package, err)
 		}
 		report("checking", b.Output, 0)
@@ -39,7 +43,10 @@ func compileAll(ctx context.Context, spec Spec, t *toolchain, parallel int, dir 
 		}
 		files = append(append(files, file), linked...)
 	}
-	return files, nil
+	if module != spec.ModuleDir() {
+		err = os.RemoveAll(module)
+	}
+	return files, err
 }
 
 // links are symbolic links to a file of the image, relative so that they also hold below a root.
@@ -78,7 +85,7 @@ func finish(binary string) (File, error) {
 
 // compile runs `go build` so that the bytes depend on nothing but the inputs: no paths, no version control state, no
 // build id.
-func compile(ctx context.Context, spec Spec, b Build, t *toolchain, parallel int, binary string, report reporter) error {
+func compile(ctx context.Context, spec Spec, module string, b Build, t *toolchain, parallel int, binary string, report reporter) error {
 	flags := []string{"-s", "-w", "-buildid="}
 	if b.CGO {
 		flags = append(flags, "-linkmode=external", `"-extldflags=-static -Wl,--build-id=none"`)
@@ -88,7 +95,7 @@ func compile(ctx context.Context, spec Spec, b Build, t *toolchain, parallel int
 	if parallel > 0 {
 		args = append(args, "-p", strconv.Itoa(parallel))
 	}
-	command := t.command(ctx, spec.ModuleDir(), t.goTool, append(args, "--", b.Package)...)
+	command := t.command(ctx, module, t.goTool, append(args, "--", b.Package)...)
 	command.Env = append(command.Env, b.cgoSetting())
 	reader, writer := io.Pipe()
 	command.Stdout, command.Stderr = writer, writer

@@ -26,6 +26,8 @@ type Spec struct {
 	// Module is the folder of the Go module, relative to the definition; default: the definition's own folder.
 	Module string  `yaml:"module"`
 	Builds []Build `yaml:"builds"`
+	// Patches change modules that the component's depends on, in a copy.
+	Patches []Patch `yaml:"patches"`
 	// Downloads are the programs of source "url".
 	Downloads []Download `yaml:"downloads"`
 	// HostPackages are the Debian packages that building needs beside Go.
@@ -78,8 +80,13 @@ const (
 // ModuleDir is the folder of the Go module that is built.
 func (s Spec) ModuleDir() string { return filepath.Join(s.dir, filepath.FromSlash(s.Module)) }
 
-// own tells whether the module is the definition's own folder, so that every file in it is an input.
-func (s Spec) own() bool { return path.Clean(s.Module) == "." }
+// own tells whether the module is for components only, so that every file in it is an input: it is in the definition's
+// own folder, or in one beside it (../kube).
+func (s Spec) own() bool {
+	module := path.Clean(s.Module)
+	name, beside := strings.CutPrefix(module, "../")
+	return module == "." || beside && validName.MatchString(name)
+}
 
 func (s Spec) cgo() bool {
 	for _, b := range s.Builds {
@@ -174,6 +181,9 @@ func (s Spec) faults(source *document.Source) document.Faults {
 			wrong(document.Key("hostLibraries", name), "not the file name of a static library", "like libblkid.a")
 		}
 	}
+	for i, p := range s.Patches {
+		p.faults(document.Index("patches", i), wrong)
+	}
 	taken := map[string]bool{}
 	for i, b := range s.Builds {
 		b.faults(document.Index("builds", i), taken, wrong)
@@ -195,12 +205,18 @@ func (s Spec) sourceFaults(wrong complain) {
 		if len(s.Downloads) > 0 {
 			wrong("downloads", "source go has none", "source: url")
 		}
+		if len(s.Patches) > 0 && !s.own() {
+			wrong("patches", "only a module that is for components can have them", "module: . or ../NAME")
+		}
 	case sourceURL:
 		if len(s.Downloads) == 0 {
 			wrong("downloads", "there is nothing to download", "at least one file")
 		}
 		if len(s.Builds) > 0 {
 			wrong("builds", "source url has none", "source: go")
+		}
+		if len(s.Patches) > 0 {
+			wrong("patches", "source url has none", "source: go")
 		}
 	default:
 		wrong("source", fmt.Sprintf("unknown source %q", s.Source), "go, url")

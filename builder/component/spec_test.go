@@ -57,13 +57,16 @@ func TestShippedComponents(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if want := "module github.com/slipway-os/slipway/images/components/" + name + "\n"; spec.own() && !strings.HasPrefix(string(mod), want) {
+		if want := "module github.com/slipway-os/slipway/images/components/" + filepath.Base(spec.ModuleDir()) + "\n"; spec.own() && !strings.HasPrefix(string(mod), want) {
 			t.Errorf("%s: go.mod doesn't begin with %q", name, want)
 		}
 	}
 	worker, plane := specs["kube-worker"], specs["kube-control-plane"]
 	if slices.Contains(worker.Builds[0].Links, "/usr/bin/kube-apiserver") {
 		t.Error("a worker has kube-apiserver")
+	}
+	if !slices.Contains(worker.Builds[0].Links, "/usr/bin/flanneld") || !slices.Contains(plane.Builds[0].Links, "/usr/bin/flanneld") {
+		t.Error("a node is without flanneld")
 	}
 	if worker.Version != plane.Version {
 		t.Errorf("workers run %s, control planes %s", worker.Version, plane.Version)
@@ -91,5 +94,26 @@ func TestModuleAround(t *testing.T) {
 	files{"words/words.go": "package words\n\nconst Hello = \"good day\"\n"}.write(t, root)
 	if again := b.build("agent"); again.Key == first.Key {
 		t.Error("a package the agent imports changed, but not its key")
+	}
+}
+
+// Components of one module beside theirs depend on all of it; the module may be patched.
+func TestModuleBeside(t *testing.T) {
+	spec := func(name string) string {
+		return "apiVersion: slipway.dev/v1alpha1\nkind: Component\nmetadata: {name: " + name + "}\nversion: v1\nmodule: ../both\nbuilds:\n  - {package: ./" + name + ", output: /usr/bin/" + name + "}\n"
+	}
+	main := "package main\n\nimport \"example.com/both/words\"\n\nfunc main() { println(words.Hello) }\n"
+	b := newBench(t, files{
+		"components/one/component.yaml": spec("one"), "components/two/component.yaml": spec("two"),
+		"components/both/go.mod": "module example.com/both\n\ngo 1.26.0\n", "components/both/words/words.go": "package words\n\nconst Hello = \"hello\"\n",
+		"components/both/one/main.go": main, "components/both/two/main.go": main,
+	})
+	one, two := b.build("one"), b.build("two")
+	if one.Key == two.Key {
+		t.Error("two components have one key")
+	}
+	files{"components/both/words/words.go": "package words\n\nconst Hello = \"good day\"\n"}.write(t, b.images)
+	if b.build("one").Key == one.Key || b.build("two").Key == two.Key {
+		t.Error("the module changed, and not a component's key")
 	}
 }

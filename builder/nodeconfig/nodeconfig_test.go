@@ -439,6 +439,8 @@ func TestSnippetRefused(t *testing.T) {
 		{"filesystems", `{"ignition": {"version": "3.5.0"}, "storage": {"filesystems": [{"device": "/dev/sda", "format": "ext4", "path": "/data"}]}}`, "own.ign: storage.filesystems" + disks},
 		{"kernel arguments", `{"ignition": {"version": "3.5.0"}, "kernelArguments": {"shouldExist": ["quiet"]}}`, "own.ign: kernelArguments can't be used (they are part of the image: kernelArguments of the image definition)"},
 		{"replace", `{"ignition": {"version": "3.5.0", "config": {"replace": {"source": "http://10.1.0.1/x"}}}}`, "own.ign: ignition.config.replace" + remote},
+		{"source in a cloud", `{"ignition": {"version": "3.5.0"}, "storage": {"files": [{"path": "/a", "contents": {"source": "s3://bucket/key"}}]}}`,
+			"own.ign: a source from a cloud's storage (s3, arn, gs) can't be used (images have Ignition without the clients of clouds; use https, or put its content into a file beside the cluster document and name it there)"},
 		{"merge", `{"ignition": {"version": "3.5.0", "config": {"merge": [{"source": "http://10.1.0.1/x"}]}}}`, "own.ign: ignition.config.merge" + remote},
 		{"ours", `{"ignition": {"version": "3.5.0"}, "storage": {"files": [{"path": "/etc/kubernetes/pki/ca.crt", "overwrite": true, "contents": {"source": "data:,x"}}]}}`,
 			"own.ign: /etc/kubernetes/pki/ca.crt is Slipway's own (it is made from the cluster document)"},

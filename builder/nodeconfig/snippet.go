@@ -69,7 +69,25 @@ func refusals(c types.Config) []refusal {
 		{len(c.KernelArguments.ShouldExist)+len(c.KernelArguments.ShouldNotExist) > 0, "kernelArguments", "they are part of the image: kernelArguments of the image definition"},
 		{len(c.Ignition.Config.Merge) > 0, "ignition.config.merge", remote},
 		{c.Ignition.Config.Replace.Source != nil, "ignition.config.replace", remote},
+		{slices.ContainsFunc(sources(c), fromCloud), "a source from a cloud's storage (s3, arn, gs)", "images have Ignition without the clients of clouds; use https, or " + remote},
 	}
+}
+
+// sources are the resources that a configuration fetches.
+func sources(c types.Config) []types.Resource {
+	list := slices.Clone(c.Ignition.Security.TLS.CertificateAuthorities)
+	for _, f := range c.Storage.Files {
+		list = append(append(list, f.Contents), f.Append...)
+	}
+	return list
+}
+
+func fromCloud(r types.Resource) bool {
+	if r.Source == nil {
+		return false
+	}
+	scheme, _, _ := strings.Cut(*r.Source, ":")
+	return slices.Contains([]string{"s3", "arn", "gs"}, scheme)
 }
 
 // paths are all paths that a configuration writes.

@@ -83,3 +83,12 @@ func (d *Definition) WithBuild(build string) (*Definition, error) {
 	changed.Version, err = version.WithBuild(d.Version, build)
 	return &changed, err
 }
+
+// ForRelease is the definition with the level that releases are packed with.
+func (d *Definition) ForRelease() *Definition {
+	changed := *d
+	if d.Compression.ReleaseLevel != 0 {
+		changed.Compression.Level = d.Compression.ReleaseLevel
+	}
+	return &changed
+}

@@ -54,6 +54,7 @@ func TestBadDefinitions(t *testing.T) {
 		{"modules: [ptp_idt82p33, qat_c3xxx, ", "modules: [ptp_idt82p33, bnx2, "}:                          "firmware[2].modules[1]: bnx2 is in another entry too",
 		{"modules: [bnx2, bnx2x, nfp, qed, qla2xxx]", "modules: [bnx2.ko]"}:                                `firmware[0].modules[0]: "bnx2.ko" is not a module's name`,
 		{"    reason: cryptography and clock devices that nothing on a node uses\n", ""}:                   "firmware[2].reason: there is no reason",
+		{"releaseLevel: 22", "releaseLevel: 23"}:                                                           "compression.releaseLevel: 23 is no level (1 (fast) to 22 (small))",
 		{"keys: [debian-archive-trixie-automatic.asc, debian-archive-bookworm-automatic.asc]", "keys: []"}: "archives[1].keys: there are no keys",
 	} {
 		bad := strings.Replace(good, change[0], change[1], 1)

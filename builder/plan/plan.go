@@ -77,6 +77,8 @@ type Compression struct {
 	Algorithm string `yaml:"algorithm" json:"algorithm"` // zstd
 	Level     int    `yaml:"level" json:"level"`         // 1 to 22
 	BlockSize int    `yaml:"blockSize" json:"blockSize"` // bytes, a power of two, 4 KiB to 1 MiB
+	// ReleaseLevel is a definition's level for releases, 1 to 22; 0: as Level. A plan is for one level, so that it is not in its JSON.
+	ReleaseLevel int `yaml:"releaseLevel" json:"-"`
 }
 
 // JSON is the plan's canonical form: two-space indent, one newline at the end; equal plans have equal bytes.

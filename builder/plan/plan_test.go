@@ -42,6 +42,15 @@ func TestLockPlanFetch(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "testdata/plan.json", bytes.ReplaceAll(p.JSON(), []byte(p.RoleDigest), []byte("ROLE")))
+	small := *def
+	small.Compression.ReleaseLevel = 22
+	release, err := Make(small.ForRelease(), lock, worker, "amd64")
+	if err != nil || !bytes.Equal(release.JSON(), bytes.Replace(p.JSON(), []byte(`"level": 3`), []byte(`"level": 22`), 1)) {
+		t.Errorf("a release's plan differs in more than its level, or not at all: %v\n%s", err, release.JSON())
+	}
+	if same, err := Make(def.ForRelease(), lock, worker, "amd64"); err != nil || !bytes.Equal(same.JSON(), p.JSON()) {
+		t.Errorf("a definition without a level for releases: %v", err)
+	}
 	big, err := Make(def, lock, heavy, "amd64")
 	if err != nil || names(big) != "base extra libbase" || names(p) != "base libbase" {
 		t.Errorf("packages of the roles: %q, %q, %v", names(p), names(big), err)

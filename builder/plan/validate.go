@@ -137,6 +137,9 @@ func (c *checker) compression(z Compression) {
 	if z.Level < 1 || z.Level > 22 {
 		c.fault("compression.level", "1 (fast) to 22 (small)", "%d is no level", z.Level)
 	}
+	if z.ReleaseLevel < 0 || z.ReleaseLevel > 22 {
+		c.fault("compression.releaseLevel", "1 (fast) to 22 (small)", "%d is no level", z.ReleaseLevel)
+	}
 	if n := z.BlockSize; n < 4<<10 || n > 1<<20 || n&(n-1) != 0 {
 		c.fault("compression.blockSize", "4096 to 1048576 bytes", "%d is not a power of two in range", n)
 	}

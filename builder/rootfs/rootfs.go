@@ -217,6 +217,21 @@ func (t *Tree) Digest() [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
+// Leaders is, for each path of a file that has several, the first of its paths in order: the one with the content.
+func (t *Tree) Leaders() map[string]string {
+	names, first := map[string]int{}, t.leaders()
+	for _, e := range t.entries {
+		names[e.inode]++
+	}
+	leaders := map[string]string{}
+	for p, e := range t.entries {
+		if e.inode != "" && names[e.inode] > 1 {
+			leaders[p] = first[e.inode]
+		}
+	}
+	return leaders
+}
+
 // leaders is the first path, in order, of each shared inode: the one whose entry carries the content.
 func (t *Tree) leaders() map[string]string {
 	first := map[string]string{}

@@ -16,6 +16,7 @@ type Module struct {
 	Version string `json:"version"`       // v1.2.3; of the standard library Go's own: 1.26.8
 	Sum     string `json:"sum,omitempty"` // as in go.sum (h1:...); none for the standard library and for what the project itself brings
 	Main    bool   `json:"main,omitempty"`
+	Patched bool   `json:"patched,omitempty"` // its component has changed it
 }
 
 // stdlib is by what name databases of vulnerabilities have Go's standard library.
@@ -25,19 +26,20 @@ const stdlib = "stdlib"
 const sumPrefix = "go.sum: "
 
 // Modules are the modules that were linked into a program: the one with its main package (Main), the others, and the standard
-// library. A replaced module is the one that took its place. local is the version of a module that has none because the
+// library. A replaced module is the one that took its place; one that was replaced by a folder of the build is itself, patched. local is the version of a module that has none because the
 // program was built in it.
 func Modules(info *debug.BuildInfo, local string) []Module {
 	var list []Module
 	add := func(m *debug.Module) {
-		if m.Replace != nil {
+		patched := m.Replace != nil && strings.HasPrefix(m.Replace.Path, "./")
+		if m.Replace != nil && !patched {
 			m = m.Replace
 		}
 		version := m.Version
 		if version == "(devel)" {
 			version = ""
 		}
-		list = append(list, Module{Path: m.Path, Version: cmp.Or(version, local), Sum: m.Sum})
+		list = append(list, Module{Path: m.Path, Version: cmp.Or(version, local), Sum: m.Sum, Patched: patched})
 	}
 	if info.Main.Path != "" {
 		add(&info.Main)
@@ -71,7 +73,10 @@ func (w *writer) addModules(program common.ElementID, c Component, p Program) {
 // addModule adds a module. One that programs are built in has no address: it is not published under its version.
 func (w *writer) addModule(m Module, local bool) common.ElementID {
 	about := v2_3.Package{PackageName: m.Path, PackageVersion: m.Version, PrimaryPackagePurpose: "LIBRARY"}
-	if m.Sum != "" {
+	switch {
+	case m.Patched:
+		about.PackageSourceInfo = "patched before it was compiled: patches in the component's folder"
+	case m.Sum != "":
 		about.PackageSourceInfo = sumPrefix + m.Sum
 	}
 	var purl string

@@ -214,3 +214,17 @@ func TestIdentifiers(t *testing.T) {
 		t.Errorf("%d of two packages with similar names are there", found)
 	}
 }
+
+// TestPatchedModules: a module that was patched for a build is told by its own name and version, and that it was patched.
+func TestPatchedModules(t *testing.T) {
+	info := &debug.BuildInfo{GoVersion: "go1.26.8", Path: "example.com/x/cmd", Main: debug.Module{Path: "example.com/x", Version: "v1.2.3", Replace: &debug.Module{Path: "./patched/0", Version: "(devel)"}},
+		Deps: []*debug.Module{{Path: "example.com/y", Version: "v0.1.0", Sum: "h1:y", Replace: &debug.Module{Path: "example.com/z", Version: "v0.2.0", Sum: "h1:z"}}}}
+	want := []Module{
+		{Path: "example.com/x", Version: "v1.2.3", Main: true, Patched: true},
+		{Path: "example.com/z", Version: "v0.2.0", Sum: "h1:z"},
+		{Path: "stdlib", Version: "1.26.8"},
+	}
+	if got := Modules(info, "v9"); !slices.Equal(got, want) {
+		t.Errorf("modules are %+v", got)
+	}
+}

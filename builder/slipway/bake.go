@@ -30,6 +30,7 @@ type bakeFlags struct {
 	formats []string
 	slot    int64 // MiB of a root slot
 	build   string
+	release bool
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -47,7 +48,8 @@ A block map lies beside each, .bmap, for slipway flash and bmaptool. With disk.z
 With --format iso there is a small disk image that boots from CD-ROM (virtual media) and from a stick alike, .iso. All of
 them boot with UEFI only; machines with legacy BIOS boot from the network.
 The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
-Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.
+With --release root images are packed as small as the definition's compression.releaseLevel makes them; what is compressed once stays in
+the cache. Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.
 Before anything is packed, a bake proves that all that something in an image refers to is in it, and fails with a list of what is
 missing and who refers to it. With --check that is all it does.`,
 		Args: noWords,
@@ -80,6 +82,7 @@ missing and who refers to it. With --check that is all it does.`,
 	c.Flags().StringSliceVar(&flags.formats, "format", []string{bake.FormatNetboot}, "what to make besides the netboot files: disk, disk-4k, iso, each also with .zst or .qcow2 after it")
 	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
 	c.Flags().StringVar(&flags.build, "build", "", "build metadata for the version, such as ci.57 (0.1.0+ci.57)")
+	c.Flags().BoolVar(&flags.release, "release", false, "pack root images as small as releases are: with the definition's compression.releaseLevel")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
 	a.outputFlag(c)
@@ -121,6 +124,9 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	definition, err := w.definition.WithBuild(f.build)
 	if err != nil {
 		return nil, err
+	}
+	if f.release {
+		definition = definition.ForRelease()
 	}
 	var list []order
 	for _, arch := range f.arches {

@@ -85,10 +85,7 @@ func (s *sizes) walk(d squashfslow.Directory, at string) error {
 	return nil
 }
 
-const (
-	noFragment = 0xffffffff
-	sizeMask   = 1<<24 - 1 // of a block's size; the bit above says that it isn't compressed
-)
+const noFragment = 0xffffffff
 
 // size is a file's blocks; its end in a fragment is noted.
 func (s *sizes) size(name string, i inode.Inode) int64 {

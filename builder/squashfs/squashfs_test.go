@@ -43,10 +43,24 @@ func tree(t *testing.T) *rootfs.Tree {
 	return tr
 }
 
+func packer(t *testing.T) Packer {
+	t.Helper()
+	store, err := NewStore(filepath.Join(t.TempDir(), "pieces"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Packer{Program: Host, Tool: "host", Store: store, Name: "test"}
+}
+
 func pack(t *testing.T, o Options) string {
 	t.Helper()
+	return packTree(t, packer(t), tree(t), o)
+}
+
+func packTree(t *testing.T, p Packer, tr *rootfs.Tree, o Options) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "image")
-	err := Program(Host).Write(context.Background(), path, o, func(w io.Writer) error { return tree(t).WriteTar(w, o.Epoch) })
+	err := p.Write(context.Background(), path, tr, o)
 	if errors.Is(err, ErrNoTool) {
 		t.Skip(err)
 	}

@@ -7,6 +7,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,7 +41,9 @@ func measure() error {
 	for _, measure := range []func() ([]row, error){
 		func() ([]row, error) { return warm(bake) },
 		func() ([]row, error) { return changed(work) },
+		func() ([]row, error) { return formats(work) },
 		func() ([]row, error) { return sizes(images) },
+		func() ([]row, error) { return mkosi(work) },
 		func() ([]row, error) { return flashes(work) },
 		func() ([]row, error) { return rack(work, images) },
 	} {
@@ -113,6 +116,13 @@ func changed(work string) ([]row, error) {
 		rows = append(rows, row{c.figure, value, "slipway bake --role " + c.roles})
 	}
 	return rows, nil
+}
+
+// formats bakes both roles in every form, from warm caches.
+func formats(work string) ([]row, error) {
+	const all = "netboot,disk,disk.zst,disk.qcow2,disk-4k,disk-4k.zst,disk-4k.qcow2,iso,iso.zst,iso.qcow2"
+	value, err := timed("bake", "--role", "control-plane,worker", "--format", all, "--out", filepath.Join(work, "all"))
+	return []row{{"both roles in all formats, from warm caches", value, "slipway bake --format " + all}}, errors.Join(err, os.RemoveAll(filepath.Join(work, "all")))
 }
 
 // sizes are those of the artifacts that travel.

@@ -1,4 +1,4 @@
-package main
+package flanneld
 
 import (
 	"encoding/json"

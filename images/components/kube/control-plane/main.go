@@ -1,4 +1,4 @@
-// Command kube is every Kubernetes program of a control-plane node in one binary: the name it is called by decides
+// Command control-plane is every Kubernetes program of a control-plane node, and flanneld, in one binary: the name it is called by decides
 // which one runs, so that they share their bytes in the image and in memory.
 package main
 
@@ -23,7 +23,8 @@ import (
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
-	"github.com/slipway-os/slipway/images/components/kube-control-plane/addons"
+	"github.com/slipway-os/slipway/images/components/kube/addons"
+	"github.com/slipway-os/slipway/images/components/kube/flanneld"
 )
 
 func main() {
@@ -47,12 +48,15 @@ func run(name string) int {
 		return cli.Run(kubelet.NewKubeletCommand(context.Background()))
 	case "kube-proxy":
 		return cli.Run(proxy.NewProxyCommand())
+	case "flanneld":
+		flanneld.Main()
+		return 0
 	case "slipway-addons":
 		return cli.Run(addons.NewCommand())
 	case "kubectl":
 		return runKubectl(kubectl.NewDefaultKubectlCommand())
 	}
-	fmt.Fprintf(os.Stderr, "kube: no program %q here (kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, kubectl, slipway-addons)\n", name)
+	fmt.Fprintf(os.Stderr, "kube: no program %q here (kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, kubectl, flanneld, slipway-addons)\n", name)
 	return 2
 }
 

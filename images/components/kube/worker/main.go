@@ -1,4 +1,4 @@
-// Command kube is the Kubernetes programs of a worker node in one binary: the name it is called by decides which one
+// Command worker is the Kubernetes programs of a worker node, and flanneld, in one binary: the name it is called by decides which one
 // runs. It holds nothing of the control plane.
 package main
 
@@ -14,6 +14,8 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/version"  // the version metric
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+
+	"github.com/slipway-os/slipway/images/components/kube/flanneld"
 )
 
 func main() {
@@ -27,7 +29,10 @@ func main() {
 		os.Exit(cli.Run(kubelet.NewKubeletCommand(context.Background())))
 	case "kube-proxy":
 		os.Exit(cli.Run(proxy.NewProxyCommand()))
+	case "flanneld":
+		flanneld.Main()
+		return
 	}
-	fmt.Fprintf(os.Stderr, "kube: no program %q here (kubelet, kube-proxy)\n", name)
+	fmt.Fprintf(os.Stderr, "kube: no program %q here (kubelet, kube-proxy, flanneld)\n", name)
 	os.Exit(2)
 }
