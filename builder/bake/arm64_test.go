@@ -2,6 +2,7 @@ package bake
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"os"
 	"path/filepath"
@@ -25,8 +26,8 @@ func newARM64Kitchen(t *testing.T) *kitchen {
 	k.pack("systemd-boot-efi", "", fixture.File{Path: "usr/lib/systemd/boot/efi/linuxaa64.efi.stub", Content: string(fixture.StubFor(machineARM64, 3))},
 		fixture.File{Path: "usr/lib/systemd/boot/efi/systemd-bootaa64.efi", Content: "LOADER for arm64"})
 	k.pack("linux-image-arm64", "", fixture.File{Path: "boot/vmlinuz-6.12.1-arm64", Content: string(fixture.StubFor(machineARM64, 1))},
-		fixture.File{Path: "lib/modules/6.12.1-arm64/kernel/fs/overlay.ko", Content: string(fixture.Module("depends="))},
-		fixture.File{Path: "lib/modules/6.12.1-arm64/kernel/fs/squashfs.ko", Content: string(fixture.Module("depends="))},
+		fixture.File{Path: "lib/modules/6.12.1-arm64/kernel/fs/overlay.ko", Content: string(fixture.ModuleFor(elf.EM_AARCH64, "depends="))},
+		fixture.File{Path: "lib/modules/6.12.1-arm64/kernel/fs/squashfs.ko", Content: string(fixture.ModuleFor(elf.EM_AARCH64, "depends="))},
 		fixture.File{Path: "lib/modules/6.12.1-arm64/modules.order"}, fixture.File{Path: "lib/modules/6.12.1-arm64/modules.builtin"},
 		fixture.File{Path: "lib/modules/6.12.1-arm64/modules.builtin.modinfo", Content: "ext4.license=GPL\x00"})
 	last := len(k.plan.Packages) - 1
