@@ -293,8 +293,12 @@ func (p *Pair) modeSection() section {
 	return s
 }
 
-// about are kinds of artifacts that tell about an image, and are none of what boots.
-var about = []string{manifest.KindInventory, manifest.KindConfig, manifest.KindSBOM, manifest.KindCmdline}
+// boots tells kinds of artifacts that machines boot from those that tell about an image.
+func boots(kind string) bool {
+	kind, form, _ := strings.Cut(kind, ".")
+	return "."+form != manifest.FormBlockMap && slices.Contains([]string{manifest.KindUKI, manifest.KindRoot, manifest.KindKernel, manifest.KindInitrd,
+		manifest.KindBIOS, manifest.KindDisk, manifest.KindDisk4K, manifest.KindISO}, kind)
+}
 
 func (p *Pair) sizeSection(all bool) section {
 	s := section{title: "Sizes", columns: []string{"artifact", "before", "now", "change"}, own: true}
@@ -302,7 +306,7 @@ func (p *Pair) sizeSection(all bool) section {
 		return s
 	}
 	for _, a := range p.Artifacts {
-		if all || !slices.Contains(about, a.Name) {
+		if all || boots(a.Name) {
 			s.rows = append(s.rows, a.row())
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/spdx/tools-golang/spdx/v2/v2_3"
 )
 
-// reading is as much of a document as tells what is in programs (SPDX 2.3, JSON schema). The library that writes documents
-// takes none that it hasn't written itself for granted: it panics on a null among the packages.
+// reading is as much of a document as tells what is in programs (SPDX 2.3, JSON schema). The library that writes documents is not
+// for those of others: it panics on a null among the packages.
 type reading struct {
 	Version  string `json:"spdxVersion"`
 	Packages []struct {
