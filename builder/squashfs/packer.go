@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/bits"
 	"os"
@@ -40,13 +39,14 @@ func (p Packer) Write(ctx context.Context, path string, t *rootfs.Tree, o Option
 	if err := p.fill(ctx, f, t, l, keys, o); err != nil {
 		return fmt.Errorf("cannot make squashfs %s: %w", path, err)
 	}
-	if err := errors.Join(f.Close(), p.Store.keep(p.Name, keys)); err != nil {
+	if err := f.Close(); err != nil {
 		return fmt.Errorf("cannot make squashfs %s: %w", path, err)
 	}
 	return nil
 }
 
-// prepare names all pieces and makes those that are missing.
+// prepare names all pieces and makes those that are missing. They are kept from then on: what an interrupted bake has made counts
+// for the next.
 func (p Packer) prepare(ctx context.Context, l *layout, o Options) ([]string, error) {
 	keys := make([]string, len(l.pieces))
 	missing, order := map[string]piece{}, []string(nil)
@@ -58,6 +58,9 @@ func (p Packer) prepare(ctx context.Context, l *layout, o Options) ([]string, er
 		if _, err := os.Stat(p.Store.file(keys[i])); err != nil {
 			missing[keys[i]], order = piece, append(order, keys[i])
 		}
+	}
+	if err := p.Store.keep(p.Name, keys); err != nil {
+		return nil, fmt.Errorf("cannot use cache folder: %w", err)
 	}
 	return keys, p.compress(ctx, o, missing, order)
 }

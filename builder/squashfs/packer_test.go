@@ -277,6 +277,42 @@ func TestSweepLeavesWhatNewImagesHave(t *testing.T) {
 	}
 }
 
+// TestInterruptedBakeKeepsWhatItHas: the second batch fails, and the first need not be made again.
+func TestInterruptedBakeKeepsWhatItHas(t *testing.T) {
+	p, tr := packer(t), rootfs.New()
+	for _, name := range []string{"a", "b"} {
+		content := rootfs.Inline(bytes.Repeat([]byte(name), batchSize))
+		if err := tr.Add(rootfs.Entry{Path: name, Type: rootfs.Regular, Mode: 0o644, Content: content}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runs := counting(t, &p)
+	works, ends := p, p
+	ends.Program = func(ctx context.Context, args ...string) *exec.Cmd {
+		cmd := works.Program(ctx, args...)
+		if len(*runs) > 1 {
+			return exec.CommandContext(ctx, "false")
+		}
+		return cmd
+	}
+	path := filepath.Join(t.TempDir(), "image")
+	if err := ends.Write(context.Background(), path, tr, options()); errors.Is(err, ErrNoTool) {
+		t.Skip(err)
+	} else if err == nil {
+		t.Fatal("a program that fails is not noticed")
+	}
+	if err := p.Store.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(pieces(t, p.Store)); n != 1 {
+		t.Fatalf("%d pieces are left of two, of which one was made", n)
+	}
+	*runs = nil
+	if err := works.Write(context.Background(), path, tr, options()); err != nil || len(*runs) != 1 {
+		t.Errorf("the next bake ran mksquashfs %d times: %v", len(*runs), err)
+	}
+}
+
 // pieces are the names in a store, without the lists.
 func pieces(t *testing.T, s *Store) []string {
 	t.Helper()

@@ -38,9 +38,10 @@ func mkosi(work string) ([]row, error) {
 	return compared(figure, theirs, mine), nil
 }
 
-// effort is what making an image took: time, the most memory of one of its processes, and the image's size.
+// effort is what making an image took: time, time of processors, the most memory of one of its processes; and the image's size.
 type effort struct {
 	took   time.Duration
+	work   time.Duration
 	memory int64 // bytes
 	size   int64 // bytes
 }
@@ -51,6 +52,7 @@ func compared(figure string, theirs, ours effort) []row {
 	}
 	return []row{
 		line("time from packages and components that are on disk", theirs.took.Seconds(), ours.took.Seconds(), "s"),
+		line("the same, processor time", theirs.work.Seconds(), ours.work.Seconds(), "s"),
 		line("memory, its largest process", float64(theirs.memory)/1e6, float64(ours.memory)/1e6, "MB"),
 		line("size (mkosi: squashfs; slipway: that, with verity)", float64(theirs.size)/1e6, float64(ours.size)/1e6, "MB"),
 	}
@@ -66,7 +68,7 @@ func measured(cmd *exec.Cmd) (effort, error) {
 		return effort{}, fmt.Errorf("%s: %w\n%s", cmd.Args[0], err, said[max(0, len(said)-2000):])
 	}
 	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return effort{took: time.Since(started), memory: usage.Maxrss << 10}, nil
+	return effort{took: time.Since(started), work: time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), memory: usage.Maxrss << 10}, nil
 }
 
 // bakeFromPackages bakes a worker with a cache that has nothing but downloads and components, without root.
