@@ -23,7 +23,33 @@ func Sizes(r io.ReaderAt) (map[string]int64, error) {
 	if err := s.walk(fs.Root, ""); err != nil {
 		return nil, fmt.Errorf("cannot read squashfs: %w", err)
 	}
+	if err := s.share(); err != nil {
+		return nil, fmt.Errorf("cannot read squashfs: %w", err)
+	}
 	return s.of, nil
+}
+
+// share gives each file its part of the fragment blocks, by what it has in them.
+func (s *sizes) share() error {
+	held := map[uint32]uint64{}
+	for _, t := range s.tails {
+		held[t.index] += t.length
+	}
+	for _, t := range s.tails {
+		f, err := s.fragments.Get(t.index)
+		if err != nil {
+			return err
+		}
+		s.of[t.name] += int64(uint64(f.Size&sizeMask) * t.length / held[t.index])
+	}
+	return nil
+}
+
+// inFragment is what a file has in a fragment block.
+type inFragment struct {
+	name   string
+	index  uint32 // of the block
+	length uint64 // bytes
 }
 
 // fragment is an entry of the fragment table.
@@ -48,6 +74,7 @@ type sizes struct {
 	fragments *squashfslow.Table[fragment]
 	of        map[string]int64
 	seen      map[extent]bool
+	tails     []inFragment
 }
 
 func (s *sizes) walk(d squashfslow.Directory, at string) error {
@@ -69,16 +96,15 @@ func (s *sizes) walk(d squashfslow.Directory, at string) error {
 		if !file.IsRegular() {
 			continue
 		}
-		if s.of[name], err = s.size(file.Inode); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
+		s.of[name] = s.size(name, file.Inode)
 	}
 	return nil
 }
 
 const noFragment = 0xffffffff
 
-func (s *sizes) size(i inode.Inode) (int64, error) {
+// size is what a file's blocks take; what it has in a fragment is noted.
+func (s *sizes) size(name string, i inode.Inode) int64 {
 	var start, length uint64
 	var index, offset uint32
 	var blocks []uint32
@@ -94,16 +120,10 @@ func (s *sizes) size(i inode.Inode) (int64, error) {
 			total += int64(b & sizeMask)
 		}
 	}
-	if index == noFragment || !s.first(extent{uint64(index), offset, true}) {
-		return total, nil
+	if tail := length % uint64(s.fs.Superblock.BlockSize); index != noFragment && tail > 0 && s.first(extent{uint64(index), offset, true}) {
+		s.tails = append(s.tails, inFragment{name, index, tail})
 	}
-	f, err := s.fragments.Get(index)
-	if err != nil {
-		return 0, err
-	}
-	// A fragment block holds up to a block of data; how much of it is not said, so a full one is meant.
-	tail := length % uint64(s.fs.Superblock.BlockSize)
-	return total + int64(uint64(f.Size&sizeMask)*tail/uint64(s.fs.Superblock.BlockSize)), nil
+	return total
 }
 
 func (s *sizes) first(e extent) bool {
