@@ -141,7 +141,7 @@ func (s *site) sign(text string) {
 func (s *site) open(roles ...*role.Role) (*Definition, Options) {
 	s.t.Helper()
 	images := filepath.Join(s.dir, "images")
-	def, source, err := Open(images, filepath.Join(s.dir, "cache"), archive.Choice{Flag: "file://" + s.dir})
+	def, source, err := Open(images, DefinitionName, filepath.Join(s.dir, "cache"), archive.Choice{Flag: "file://" + s.dir})
 	if err != nil {
 		s.t.Fatal(err)
 	}

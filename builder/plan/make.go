@@ -29,8 +29,11 @@ func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, er
 	if err := stale(l.Asked, asked(def, map[string][]string{r.Name: r.Packages}), r.Name); err != nil {
 		return nil, err
 	}
-	images, err := def.images(r.ContainerImages)
+	images, err := def.images(r.ContainerImages, l)
 	if err != nil {
+		return nil, err
+	}
+	if err := def.checkFiles(r); err != nil {
 		return nil, err
 	}
 	p := &Plan{
@@ -45,6 +48,9 @@ func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, er
 		ContainerImages: images,
 		Initrd:          Initrd{Modules: sorted(def.Initrd.Modules), Components: sorted(def.Initrd.Components)},
 		Compression:     def.Compression,
+		Snapshots:       l.Snapshots,
+		Files:           def.files,
+		Firmware:        def.Firmware,
 	}
 	if err := p.addPackages(l); err != nil {
 		return nil, err
@@ -82,19 +88,6 @@ func (p *Plan) addPackages(l *ArchLock) error {
 	}
 	p.KernelRelease = strings.TrimPrefix(p.Kernel.Name, kernelPrefix)
 	return nil
-}
-
-// images picks the role's container images, by name.
-func (d *Definition) images(names []string) ([]ContainerImage, error) {
-	picked := []ContainerImage{}
-	for _, name := range sorted(names) {
-		i := slices.IndexFunc(d.ContainerImages, func(c ContainerImage) bool { return c.Name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("container image %q is not in the definition", name)
-		}
-		picked = append(picked, d.ContainerImages[i])
-	}
-	return picked, nil
 }
 
 func roleDigest(r *role.Role) string {

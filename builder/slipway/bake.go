@@ -95,7 +95,7 @@ type order struct {
 
 // orders makes the plans of all wanted images.
 func (f *bakeFlags) orders(w *workshop) ([]order, error) {
-	roles, err := f.loadRoles(f.names)
+	roles, err := f.loadRoles(w.definition, f.names)
 	if err != nil {
 		return nil, err
 	}
