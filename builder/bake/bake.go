@@ -36,6 +36,9 @@ type Options struct {
 	Component func(ctx context.Context, name string) (component.Component, error)
 	// Package is where the .deb with that SHA-256 lies.
 	Package func(sha256 string) string
+	// Blob is where the manifest or blob of a container image with that digest (sha256:...) lies; nil when the plan has no
+	// image that comes as it is.
+	Blob func(digest string) string
 	// Formats are artifacts to make besides the netboot set, which is always made: FormatDisk, FormatDisk4K. With
 	// FormatNetboot or none there is nothing else.
 	Formats []string
@@ -77,6 +80,7 @@ func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, er
 	for _, verb := range []func() error{
 		b.buildComponents,
 		b.unpackPackages,
+		b.chooseFirmware,
 		b.assembleRoot,
 		b.indexModules,
 		b.addContainerImages,
@@ -109,7 +113,8 @@ type baker struct {
 	out    *output
 
 	components map[string]component.Component
-	layers     []*layer.Layer // base-files first, the kernel last
+	layers     []*layer.Layer  // base-files first, the kernel last
+	firmware   map[string]bool // what is taken below usr/lib/firmware; nil: everything
 	tree       *rootfs.Tree
 	modules    *kmod.Index
 	kernel     []byte

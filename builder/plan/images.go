@@ -56,3 +56,29 @@ func (d *Definition) images(names []string, l *ArchLock) ([]ContainerImage, erro
 	}
 	return picked, nil
 }
+
+// Foreign are the container images that come as they are.
+func (d *Definition) Foreign() []ContainerImage {
+	var list []ContainerImage
+	for _, i := range d.ContainerImages {
+		if i.external() {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// Foreign are the plan's container images that come as they are.
+func (p *Plan) Foreign() []ContainerImage {
+	return slices.DeleteFunc(slices.Clone(p.ContainerImages), func(i ContainerImage) bool { return !i.external() })
+}
+
+// SameImage is what an older lock has of an image that can't have changed since: one that is named by its digest.
+func (l *ArchLock) SameImage(i ContainerImage) (LockedImage, bool) {
+	_, digest, pinned := strings.Cut(i.Source, "@")
+	if l == nil || !pinned || l.Asked.Images[i.Name] != digest {
+		return LockedImage{}, false
+	}
+	locked, ok := l.Images[i.Name]
+	return locked, ok
+}

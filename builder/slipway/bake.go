@@ -155,6 +155,10 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 	if err := plan.Fetch(ctx, w.source, plans, p.fetching("packages")); err != nil {
 		return err
 	}
+	images, err := w.fetchImages(ctx, plans, p)
+	if err != nil {
+		return err
+	}
 	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Progress: p.building})
 	if err != nil {
 		return err
@@ -162,7 +166,7 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 	var baked []*manifest.Manifest
 	for _, o := range orders {
 		m, err := bake.Bake(ctx, bake.Options{
-			Plan: o.plan, Role: o.role, Out: flags.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path,
+			Plan: o.plan, Role: o.role, Out: flags.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path, Blob: images.Path,
 			Component: func(ctx context.Context, name string) (component.Component, error) {
 				return builder.Build(ctx, name, o.plan.Arch)
 			},

@@ -40,7 +40,7 @@ it exits with 3 if it does not.`,
 				return usage(c, err)
 			}
 			if flags.check {
-				return checkLock(a, flags.imageFlags)
+				return checkLock(c.Context(), a, flags.imageFlags)
 			}
 			return writeLock(c.Context(), a, flags)
 		},
@@ -88,8 +88,11 @@ func writeLock(ctx context.Context, a *app, flags lockFlags) error {
 		Images: w.images, Roles: roles, Arches: flags.arches, Source: w.source, Now: a.now(), Progress: p.fetching("package lists"),
 		Warn: func(text string) { p.note("warning: %s", text) }, Snapshot: archive.Snapshot(flags.snapshot), Only: flags.only, Old: old,
 	})
-	p.end()
 	if err != nil {
+		p.end()
+		return err
+	}
+	if err := w.lockImages(ctx, fresh, old, p); err != nil {
 		return err
 	}
 	merged := plan.Merge(old, fresh)
@@ -159,7 +162,7 @@ func because(c plan.Change) string {
 }
 
 // checkLock makes every plan, which needs no network.
-func checkLock(a *app, flags imageFlags) error {
+func checkLock(ctx context.Context, a *app, flags imageFlags) error {
 	w, err := flags.open(a)
 	if err != nil {
 		return err
@@ -170,6 +173,9 @@ func checkLock(a *app, flags imageFlags) error {
 	}
 	lock, err := plan.ReadLock(w.lock)
 	if err != nil {
+		return err
+	}
+	if err := w.checkArchives(ctx, lock, flags.arches); err != nil {
 		return err
 	}
 	for _, arch := range flags.arches {
