@@ -174,7 +174,7 @@ func (m *merger) checkTree() {
 		byPath[f.Path] = f
 	}
 	for _, at := range slices.Sorted(maps.Keys(byPath)) {
-		for dir := path.Dir(at); dir != "/"; dir = path.Dir(dir) {
+		for dir := path.Dir(at); len(dir) > 1; dir = path.Dir(dir) {
 			if f, ok := byPath[dir]; ok && !f.Directory {
 				m.fault(m.at(document.Key("files", at)), "", "%s is a file or link, and %s is below it", dir, at)
 			}

@@ -121,7 +121,7 @@ func (s *site) publishAt(dir string, date time.Time, text string) {
 			p.Name, p.Version, p.Depends, p.Provides, p.Conflicts, p.Breaks, file, len(content), sha([]byte(content)))
 	}
 	var packed bytes.Buffer
-	z, err := xz.NewWriter(&packed)
+	z, err := xz.WriterConfig{DictCap: 1 << 16}.NewWriter(&packed)
 	if err != nil {
 		s.t.Fatal(err)
 	}

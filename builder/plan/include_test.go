@@ -53,8 +53,8 @@ remove:
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprint(def.Version, def.Snapshot, def.Packages, def.Omit, def.Kernel, def.KernelArguments, def.Initrd, def.Compression, def.Exclude, def.Firmware)
-	want := "2.0.0 20261101T000000Z [base more extra] [] linux-image-{arch} [debug quiet] {[loop nvme] []} {zstd 19 4096} [boot !boot] [bnx2*]"
+	got := fmt.Sprintln(def.Version, def.Snapshot, def.Packages, def.Omit, def.Kernel, def.KernelArguments, def.Initrd, def.Compression, def.Exclude, def.Firmware)
+	want := "2.0.0 20261101T000000Z [base more extra] [] linux-image-{arch} [debug quiet] {[loop nvme] []} {zstd 19 4096} [boot !boot] [bnx2*]\n"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -122,13 +122,13 @@ images/d.yaml:3:22: include[1]: "/etc/x.yaml" is not a path relative to this fil
 images/d.yaml:4:38: remove.archives[0]: no included definition has "debian sid" in its archives (what is removed is what an included definition has)
 images/d.yaml:4:59: remove.files[0]: no included definition has "/x" in its files (what is removed is what an included definition has)`},
 		"omitted by another": {map[string]string{"d.yaml": head + "include: [base.yaml]\npackages: [debconf]\n"},
-			`images/d.yaml:4:12: packages["debconf"]: debconf is in omit too (take it out of one of them)`},
+			`images/d.yaml:4:12: packages[0]: debconf is in omit too (take it out of one of them)`},
 		"everything removed": {map[string]string{"d.yaml": head + "include: [base.yaml]\nremove: {archives: [debian trixie]}\n"},
 			`images/d.yaml:1:1: archives: there are no archives (name at least one suite)`},
-		"wrong values": {map[string]string{"d.yaml": head + "include: [base.yaml]\nsnapshot: yesterday\ncompression: {level: 30}\nkernel: A\n"},
+		"wrong values": {map[string]string{"d.yaml": head + "include: [base.yaml]\nsnapshot: yesterday\ncompression: {level: 30}\nkernel: a b\n"},
 			`images/d.yaml:4:11: snapshot: "yesterday" is not a snapshot's date, such as 20261101T000000Z
 images/d.yaml:5:22: compression.level: 30 is no level (1 (fast) to 22 (small))
-images/d.yaml:6:9: kernel: "A" is not a package name (such as linux-image-{arch})`},
+images/d.yaml:6:9: kernel: "a b" is not a package name (such as linux-image-{arch})`},
 		"files": {map[string]string{"d.yaml": head + `include: [base.yaml]
 files:
   - {path: etc/motd, content: a}

@@ -46,7 +46,7 @@ func signedArchive(ts *testscript.TestScript, neg bool, args []string) {
 			words[0], words[1], strings.Join(words[2:], " "), file, len(content), sha256.Sum256([]byte(content)))
 	}
 	var packed bytes.Buffer
-	z, err := xz.NewWriter(&packed)
+	z, err := xz.WriterConfig{DictCap: 1 << 16}.NewWriter(&packed)
 	ts.Check(err)
 	fmt.Fprint(z, list.String())
 	ts.Check(z.Close())
