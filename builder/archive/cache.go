@@ -140,7 +140,7 @@ func (p *partial) add(body io.Reader, from int64, count func(int64)) error {
 	for {
 		n, err := body.Read(buf)
 		if p.size+int64(n) > p.want.Size {
-			return permanent{fmt.Errorf("%w: more than %d bytes", ErrDigest, p.want.Size)}
+			return permanent{fmt.Errorf("%w: more than the %d bytes expected", ErrDigest, p.want.Size)}
 		}
 		if _, werr := p.file.Write(buf[:n]); werr != nil {
 			return permanent{werr}
@@ -161,7 +161,7 @@ func (p *partial) add(body io.Reader, from int64, count func(int64)) error {
 func (p *partial) finish() error {
 	got := hex.EncodeToString(p.sum.Sum(nil))
 	if p.size != p.want.Size || got != p.want.SHA256 {
-		err := fmt.Errorf("%w: %d bytes with SHA-256 %s, not %d with %s", ErrDigest, p.size, got, p.want.Size, p.want.SHA256)
+		err := fmt.Errorf("%w: expected %d bytes with SHA-256 %s, got %d with %s", ErrDigest, p.want.Size, p.want.SHA256, p.size, got)
 		return errors.Join(err, p.restart())
 	}
 	if err := p.file.Sync(); err != nil {

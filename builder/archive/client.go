@@ -86,8 +86,9 @@ func (c *Client) retry(ctx context.Context, once func() error) error {
 // errStalled is the cause when a mirror stops sending.
 var errStalled = errors.New("no data for " + stallTimeout.String())
 
-// get asks for a URL from an offset and gives the body to use. The whole exchange ends when the body stalls.
-func (c *Client) get(ctx context.Context, url string, offset int64, use func(body io.Reader, from int64) error) error {
+// get asks for a URL from an offset and gives the body to use, with the size of the whole file where the server says it (else
+// -1). The whole exchange ends when the body stalls.
+func (c *Client) get(ctx context.Context, url string, offset int64, use func(body io.Reader, from, size int64) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watchdog := time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
@@ -109,7 +110,11 @@ func (c *Client) get(ctx context.Context, url string, offset int64, use func(bod
 	if err != nil {
 		return err
 	}
-	return stalled(ctx, use(&watchedReader{resp.Body, watchdog}, from))
+	size := int64(-1)
+	if resp.ContentLength >= 0 {
+		size = from + resp.ContentLength
+	}
+	return stalled(ctx, use(&watchedReader{resp.Body, watchdog}, from, size))
 }
 
 func stalled(ctx context.Context, err error) error {
@@ -155,7 +160,7 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 // small fetches a whole file of at most limit bytes whose digest is not known beforehand.
 func (c *Client) small(ctx context.Context, url string, limit int64) (data []byte, err error) {
 	err = c.retry(ctx, func() error {
-		return c.get(ctx, url, 0, func(body io.Reader, _ int64) error {
+		return c.get(ctx, url, 0, func(body io.Reader, _, _ int64) error {
 			data, err = io.ReadAll(io.LimitReader(body, limit+1))
 			if err == nil && int64(len(data)) > limit {
 				return permanent{fmt.Errorf("more than %d bytes", limit)}

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -24,6 +25,8 @@ type Source struct {
 	Mirrors Mirrors
 	Cache   *Cache
 	Client  *Client
+
+	snapshots []Snapshot // see At
 }
 
 // Fetch makes sure that all files are in the cache, whole and with the right digest: several at once, going on with
@@ -33,7 +36,7 @@ func (s *Source) Fetch(ctx context.Context, files []File, progress Progress) err
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for _, f := range files {
-		group.Go(func() error { return s.fetchOne(ctx, f, s.Mirrors.urls(f), count) })
+		group.Go(func() error { return s.fetchOne(ctx, f, s.urls(f), count) })
 	}
 	return group.Wait()
 }
@@ -90,7 +93,10 @@ func (s *Source) download(ctx context.Context, f File, url string, count *counte
 func (s *Source) attempt(ctx context.Context, part *partial, url string, count *counter) error {
 	resumed := part.size
 	if part.size < part.want.Size {
-		err := s.Client.get(ctx, url, part.size, func(body io.Reader, from int64) error {
+		err := s.Client.get(ctx, url, part.size, func(body io.Reader, from, size int64) error {
+			if size >= 0 && size != part.want.Size {
+				return permanent{fmt.Errorf("%w: the file has %d bytes, not the %d expected", ErrDigest, size, part.want.Size)}
+			}
 			return part.add(body, from, func(n int64) { count.add(n, max(n, 0)) })
 		})
 		if err != nil {

@@ -21,13 +21,23 @@ const (
 )
 
 // Release fetches a suite's signed index and verifies it: InRelease, or Release with Release.gpg where there is none.
-// An index past its Valid-Until is refused unless the mirrors' settings allow it.
+// An index past its Valid-Until is refused unless the mirrors' settings allow it; that of a snapshot is judged at its moment.
 func (s *Source) Release(ctx context.Context, suite Suite, now time.Time) (*Release, error) {
-	bases := s.Mirrors.of(suite.Archive)
-	if len(bases) == 0 {
-		return nil, fmt.Errorf("cannot read index of %s: %w", suite, s.Mirrors.missing(suite.Archive))
+	read := s.firstRelease
+	if s.snapshot() != "" {
+		read = s.snapshotRelease
 	}
-	var err error
+	r, err := read(ctx, suite, now)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read index of %s: %w", suite, err)
+	}
+	return r, nil
+}
+
+// firstRelease reads the index of the first of a suite's places that has one.
+func (s *Source) firstRelease(ctx context.Context, suite Suite, now time.Time) (*Release, error) {
+	bases := s.indexMirrors().of(suite.Archive)
+	err := s.Mirrors.missing(suite.Archive)
 	for _, base := range bases {
 		var r *Release
 		if r, err = s.releaseAt(ctx, base+"/dists/"+suite.Name, suite, now); err == nil {
@@ -37,7 +47,7 @@ func (s *Source) Release(ctx context.Context, suite Suite, now time.Time) (*Rele
 			break
 		}
 	}
-	return nil, fmt.Errorf("cannot read index of %s: %w", suite, err)
+	return nil, err
 }
 
 func (s *Source) releaseAt(ctx context.Context, dir string, suite Suite, now time.Time) (*Release, error) {
@@ -51,7 +61,7 @@ func (s *Source) releaseAt(ctx context.Context, dir string, suite Suite, now tim
 	if err != nil {
 		return nil, err
 	}
-	r, err := readRelease(text, suite, now, s.Mirrors.AllowExpired)
+	r, err := readRelease(text, suite, clock{now, s.snapshot(), s.Mirrors.AllowExpired})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}
@@ -65,7 +75,10 @@ func (s *Source) inRelease(ctx context.Context, url string, keys Keys, now time.
 	if err != nil {
 		return nil, nil, "", err
 	}
-	text, signer, err = VerifyInline(data, keys, now)
+	text, signer, err = VerifyInline(data, keys, s.signedBy(now))
+	if err != nil && s.snapshot() != "" { // a key may have expired since, or the mirror serves today's index: its date will tell
+		text, signer, err = VerifyInline(data, keys, now)
+	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", url, err)
 	}
@@ -81,11 +94,22 @@ func (s *Source) detached(ctx context.Context, url string, keys Keys, now time.T
 	if err != nil {
 		return nil, "", err
 	}
-	signer, err = VerifyDetached(data, signature, keys, now)
+	signer, err = VerifyDetached(data, signature, keys, s.signedBy(now))
+	if err != nil && s.snapshot() != "" {
+		signer, err = VerifyDetached(data, signature, keys, now)
+	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", url, err)
 	}
 	return data, signer, err
+}
+
+// signedBy is the moment at which keys must be good.
+func (s *Source) signedBy(now time.Time) time.Time {
+	if one := s.snapshot(); one != "" {
+		return one.Time()
+	}
+	return now
 }
 
 // Packages fetches the package lists that a release names for its suite and reads them. Lists are kept in the cache.
@@ -102,7 +126,7 @@ func (s *Source) Packages(ctx context.Context, r *Release, progress Progress) ([
 	count := newCounter(lists, progress)
 	var all []Package
 	for _, f := range lists {
-		if err := s.fetchOne(ctx, f, s.Mirrors.indexURLs(f, r.byHash), count); err != nil {
+		if err := s.fetchOne(ctx, f, s.indexMirrors().indexURLs(f, r.byHash), count); err != nil {
 			return nil, fmt.Errorf("cannot read packages of %s: %w", r.Suite, err)
 		}
 		err := s.readList(ctx, f, r.Suite.Archive, func(p Package) error {

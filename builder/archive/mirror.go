@@ -15,7 +15,8 @@ type Mirrors struct {
 	Origin       string // where the choice comes from, for people: "flag --mirror", "apt sources"
 	AllowExpired bool   // indexes past their Valid-Until are taken
 
-	bases map[string][]string // by archive name; without a slash at the end
+	bases  map[string][]string        // by archive name; without a slash at the end
+	beside func(name string) []string // of archives without bases of their own; nil: beside the archive "debian"
 }
 
 // Choice is what FindMirrors chooses from. The first that is not empty counts.
@@ -94,6 +95,9 @@ func checkURL(s string) error {
 func (m Mirrors) of(archive string) []string {
 	if own := m.bases[archive]; len(own) > 0 {
 		return own
+	}
+	if m.beside != nil {
+		return m.beside(archive)
 	}
 	var beside []string
 	for _, base := range m.bases["debian"] {

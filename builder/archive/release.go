@@ -15,8 +15,15 @@ import (
 // maxSkew is how far in the future an index's Date may lie before the clock is taken to be wrong.
 const maxSkew = 24 * time.Hour
 
+// clock is the time at which an index is judged.
+type clock struct {
+	now          time.Time
+	snapshot     Snapshot // judged at this moment instead
+	allowExpired bool
+}
+
 // readRelease reads a verified index and checks that it is the one that was asked for, at this time.
-func readRelease(text []byte, suite Suite, now time.Time, allowExpired bool) (*Release, error) {
+func readRelease(text []byte, suite Suite, c clock) (*Release, error) {
 	p, err := deb.NewReader(bytes.NewReader(text)).Next()
 	if err != nil {
 		return nil, err
@@ -28,7 +35,7 @@ func readRelease(text []byte, suite Suite, now time.Time, allowExpired bool) (*R
 		return nil, fmt.Errorf("it has no architecture %s", suite.Arch)
 	}
 	r := &Release{Suite: suite, byHash: p.Get("Acquire-By-Hash") == "yes"}
-	if err := r.times(p, now, allowExpired); err != nil {
+	if err := r.times(p, c); err != nil {
 		return nil, err
 	}
 	r.files, err = releaseFiles(p.Get("SHA256"), suite)
@@ -36,12 +43,18 @@ func readRelease(text []byte, suite Suite, now time.Time, allowExpired bool) (*R
 }
 
 // times reads Date and Valid-Until and compares them with the clock.
-func (r *Release) times(p deb.Paragraph, now time.Time, allowExpired bool) error {
+func (r *Release) times(p deb.Paragraph, c clock) error {
 	var err error
 	if r.Date, err = releaseTime(p.Get("Date")); err != nil {
 		return fmt.Errorf("its Date: %w", err)
 	}
-	if r.Date.After(now.Add(maxSkew)) {
+	now, said := c.now, "now"
+	if c.snapshot != "" {
+		now, said = c.snapshot.Time(), "the snapshot is of"
+		if r.Date.After(now) {
+			return fmt.Errorf("its date %s is after the snapshot's (%s): the mirror has no snapshots, or takes no notice of the date", stamp(r.Date), c.snapshot)
+		}
+	} else if r.Date.After(now.Add(maxSkew)) {
 		return fmt.Errorf("its date %s is in the future: is this machine's clock right? (%s)", stamp(r.Date), stamp(now))
 	}
 	until := p.Get("Valid-Until")
@@ -51,8 +64,8 @@ func (r *Release) times(p deb.Paragraph, now time.Time, allowExpired bool) error
 	if r.ValidUntil, err = releaseTime(until); err != nil {
 		return fmt.Errorf("its Valid-Until: %w", err)
 	}
-	if r.Expired = now.After(r.ValidUntil); r.Expired && !allowExpired {
-		return fmt.Errorf("%w on %s (now %s): the mirror is out of date, or the clock is wrong", ErrExpired, stamp(r.ValidUntil), stamp(now))
+	if r.Expired = now.After(r.ValidUntil); r.Expired && !c.allowExpired {
+		return fmt.Errorf("%w on %s (%s %s): the mirror is out of date, or the clock is wrong", ErrExpired, stamp(r.ValidUntil), said, stamp(now))
 	}
 	return nil
 }

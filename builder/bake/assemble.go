@@ -31,7 +31,9 @@ func (b *baker) componentNames() []string {
 		names[n] = true
 	}
 	for _, i := range b.Plan.ContainerImages {
-		names[i.Component] = true
+		if i.Component != "" {
+			names[i.Component] = true
+		}
 	}
 	return slices.Sorted(maps.Keys(names))
 }
@@ -97,8 +99,9 @@ func (b *baker) layer(p plan.Package) (*layer.Layer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
 	}
-	if l.Package != p.Name {
-		return nil, fmt.Errorf("package %s: the file is one of package %s", p.Name, l.Package)
+	if l.Package != p.Name || l.Version != p.Version {
+		return nil, fmt.Errorf("%w: package %s %s: the file that it names is %s %s: was it edited by hand? `%s` writes it anew",
+			plan.ErrBadLock, p.Name, p.Version, l.Package, l.Version, plan.LockCommand)
 	}
 	return l, nil
 }
@@ -170,6 +173,9 @@ func (b *baker) assembleRoot() error {
 			return err
 		}
 	}
+	if err := b.addDefinitionFiles(); err != nil {
+		return err
+	}
 	return b.addRole()
 }
 
@@ -190,9 +196,30 @@ func (b *baker) checkMachines() error {
 	return nil
 }
 
+// addDefinitionFiles puts the definition's files into the tree; they win over a package's.
+func (b *baker) addDefinitionFiles() error {
+	for _, f := range b.Plan.Files {
+		e := rootfs.Entry{Path: strings.TrimPrefix(f.Path, "/"), Type: rootfs.Regular, Mode: uint32(f.Mode), UID: f.UID, GID: f.GID, Link: f.Link, Origin: "the definition"}
+		switch {
+		case f.Link != "":
+			e.Type = rootfs.Symlink
+		case f.Directory:
+			e.Type = rootfs.Directory
+		default:
+			if e.Content = rootfs.Inline(f.Content); fmt.Sprintf("%x", e.Content.SHA256) != f.SHA256 {
+				return fmt.Errorf("file %s of the definition is not the one of the plan", f.Path)
+			}
+		}
+		if err := b.tree.Replace(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // leftOut says whether a package's path is not for the root image.
 func (b *baker) leftOut(p string) bool {
-	if b.Plan.Excludes(p) || strings.HasPrefix(p, biosFolder) ||
+	if b.Plan.Excludes(p) || b.firmwareLeftOut(p) || strings.HasPrefix(p, biosFolder) ||
 		strings.HasPrefix(p, bootFolder) && p != bootspec.Loader(b.Plan.Arch) {
 		return true
 	}

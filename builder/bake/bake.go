@@ -37,6 +37,9 @@ type Options struct {
 	Component func(ctx context.Context, name string) (component.Component, error)
 	// Package is where the .deb with that SHA-256 lies.
 	Package func(sha256 string) string
+	// Blob is where the manifest or blob of a container image with that digest (sha256:...) lies; nil when the plan has no
+	// image that comes as it is.
+	Blob func(digest string) string
 	// Formats are artifacts to make besides the netboot set, which is always made: FormatDisk, FormatDisk4K. With
 	// FormatNetboot or none there is nothing else.
 	Formats []string
@@ -79,6 +82,7 @@ func (b *baker) prepare() []func() error {
 	return []func() error{
 		b.buildComponents,
 		b.unpackPackages,
+		b.chooseFirmware,
 		b.assembleRoot,
 		b.indexModules,
 		b.addContainerImages,
@@ -128,22 +132,23 @@ type baker struct {
 	stages *stages
 	out    *output
 
-	components map[string]component.Component
-	layers     []*layer.Layer // base-files first, the kernel last
-	tree       *rootfs.Tree
-	modules    *kmod.Index
-	kernel     []byte
-	stub       []byte
-	loader     []byte // only for disk images
-	config     []byte // the kernel's configuration; nil: its package has none
-	undionly   []byte // iPXE for legacy BIOS; nil: no package brings it
-	uki        []byte
-	images     []manifest.Image
-	proof      *complete.Proof
-	root       rootImage
-	rootFile   rootfs.Content
-	initrd     rootfs.Content
-	manifest   *manifest.Manifest
+	components    map[string]component.Component
+	layers        []*layer.Layer  // base-files first, the kernel last
+	firmwareFiles map[string]bool // what is taken below usr/lib/firmware; nil: everything
+	tree          *rootfs.Tree
+	modules       *kmod.Index
+	kernel        []byte
+	stub          []byte
+	loader        []byte // only for disk images
+	config        []byte // the kernel's configuration; nil: its package has none
+	undionly      []byte // iPXE for legacy BIOS; nil: no package brings it
+	uki           []byte
+	images        []manifest.Image
+	proof         *complete.Proof
+	root          rootImage
+	rootFile      rootfs.Content
+	initrd        rootfs.Content
+	manifest      *manifest.Manifest
 }
 
 // agent is the component that is /init in the initrd and a service on the node.

@@ -12,7 +12,6 @@ import (
 	"slices"
 
 	"github.com/slipway-os/slipway/builder/complete"
-	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
@@ -101,8 +100,10 @@ func (b *baker) containerTrees() ([]complete.Container, error) {
 	var list []complete.Container
 	for _, i := range b.Plan.ContainerImages {
 		t := rootfs.New()
-		if err := addComponent(t, b.components[i.Component]); err != nil {
-			return nil, err
+		if i.Component != "" { // else it comes as it is, and nobody here knows what it needs
+			if err := addComponent(t, b.components[i.Component]); err != nil {
+				return nil, err
+			}
 		}
 		list = append(list, complete.Container{Name: i.Name, Reference: i.Reference, Files: t})
 	}
@@ -129,8 +130,8 @@ func (b *baker) atBoot() []complete.AtBoot {
 
 func (b *baker) absent() []complete.Absence {
 	var list []complete.Absence
-	for i, a := range b.Plan.Absent {
-		list = append(list, complete.Absence{From: a.From, To: a.To, Reason: a.Reason, By: fmt.Sprintf("%s, absent[%d]", plan.DefinitionName, i)})
+	for _, a := range b.Plan.Absent {
+		list = append(list, complete.Absence(a))
 	}
 	for _, a := range b.Role.Absent {
 		list = append(list, complete.Absence{From: a.From, To: a.To, Reason: a.Reason, By: b.roleName() + ", absent"})
@@ -140,8 +141,8 @@ func (b *baker) absent() []complete.Absence {
 
 func (b *baker) firmware() []complete.Firmware {
 	var list []complete.Firmware
-	for i, f := range b.Plan.Firmware {
-		list = append(list, complete.Firmware{Modules: f.Modules, Reason: f.Reason, By: fmt.Sprintf("%s, firmware[%d]", plan.DefinitionName, i)})
+	for _, f := range b.Plan.Firmware {
+		list = append(list, complete.Firmware(f))
 	}
 	return list
 }

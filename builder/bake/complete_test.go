@@ -55,7 +55,7 @@ func TestIncompleteImage(t *testing.T) {
 func TestAllowedToBeAbsent(t *testing.T) {
 	k := newKitchen(t)
 	k.spoil()
-	k.plan.Absent = []plan.Absence{{From: "usr/bin/one", To: []string{"/bin/sh"}, Reason: "nobody calls it"}}
+	k.plan.Absent = []plan.Absence{{From: "usr/bin/one", To: []string{"/bin/sh"}, Reason: "nobody calls it", By: "definition.yaml, absent[0]"}}
 	k.plan.Firmware = []plan.Firmware{{Modules: []string{"nic"}, Reason: "works without"}}
 	k.role.Absent = []role.Absence{{From: "usr/lib/systemd/system/two.service", To: []string{"/usr/bin/twod"}, Reason: "nothing starts it"}}
 	m := k.bake()

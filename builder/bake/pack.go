@@ -49,6 +49,9 @@ type ociArchive struct {
 }
 
 func (b *baker) addContainerImage(i plan.ContainerImage) error {
+	if i.Digest != "" {
+		return b.addForeignImage(i)
+	}
 	c := b.components[i.Component]
 	if len(i.Entrypoint) == 0 {
 		return fmt.Errorf("container image %s has no entry point", i.Name)
@@ -79,7 +82,35 @@ func (b *baker) addContainerImage(i plan.ContainerImage) error {
 	if cached {
 		b.Progress(Step{"make container image " + i.Name, true})
 	}
-	b.images = append(b.images, manifest.Image{Reference: i.Reference, Digest: about.Digest})
+	return b.placeImage(i, about.Digest, content)
+}
+
+// addForeignImage is addContainerImage of one that comes as it is.
+func (b *baker) addForeignImage(i plan.ContainerImage) error {
+	if b.Blob == nil {
+		return fmt.Errorf("container image %s: nothing was fetched", i.Name)
+	}
+	var about ociArchive
+	content, cached, err := b.stages.stage("oci-"+i.Name, key(imageFormat, i.Reference, i.Digest, b.Plan.Arch, b.Plan.Epoch), &about, func(path string) (err error) {
+		b.step("pack container image " + i.Name)
+		about.Digest = i.Digest
+		about.file, err = create(path, func(w io.Writer) error {
+			return oci.WriteForeign(contextWriter{b.ctx, w}, oci.Foreign{Reference: i.Reference, Digest: i.Digest, Arch: b.Plan.Arch, Epoch: b.Plan.Epoch, Blob: b.Blob})
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if cached {
+		b.Progress(Step{"pack container image " + i.Name, true})
+	}
+	return b.placeImage(i, about.Digest, content)
+}
+
+// placeImage puts an image's archive where the node imports it from.
+func (b *baker) placeImage(i plan.ContainerImage, digest string, content rootfs.Content) error {
+	b.images = append(b.images, manifest.Image{Reference: i.Reference, Digest: digest})
 	p := path.Join(strings.TrimPrefix(bootspec.ContainerImagesDirectory, "/"), i.Name+".tar")
 	return b.tree.Add(rootfs.Entry{Path: p, Type: rootfs.Regular, Mode: 0o644, Content: content, Origin: "container image " + i.Name})
 }

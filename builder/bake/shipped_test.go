@@ -76,16 +76,13 @@ func shippedBaker(t *testing.T, name string) *baker {
 
 func shippedPlan(t *testing.T, name string) (*plan.Plan, *role.Role) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(images, plan.DefinitionName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	def, err := plan.LoadDefinition(plan.DefinitionName, text)
+	def, err := plan.LoadDefinition(os.DirFS(images), plan.DefinitionName, images)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var lock plan.Lock
-	if text, err = os.ReadFile(filepath.Join(images, plan.LockName)); err == nil {
+	text, err := os.ReadFile(filepath.Join(images, plan.LockName))
+	if err == nil {
 		err = json.Unmarshal(text, &lock)
 	}
 	if err != nil {

@@ -72,11 +72,15 @@ func write(w io.Writer, image Image) (digest.Digest, error) {
 		Config:    config.Descriptor,
 		Layers:    []v1.Descriptor{layer.Descriptor},
 	}))
-	listed := manifest.Descriptor
-	listed.Platform = &v1.Platform{OS: "linux", Architecture: image.Arch}
-	listed.Annotations = map[string]string{v1.AnnotationRefName: tag, containerdName: image.Reference}
-	index := encode(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{listed}})
+	index := indexOf(manifest.Descriptor, image.Reference, tag, image.Arch)
 	return manifest.Digest, writeArchive(w, image.Epoch, index, config, layer, manifest)
+}
+
+// indexOf is the layout's index: the one image, under the name that containerd is to give it.
+func indexOf(manifest v1.Descriptor, reference, tag, arch string) []byte {
+	manifest.Platform = &v1.Platform{OS: "linux", Architecture: arch}
+	manifest.Annotations = map[string]string{v1.AnnotationRefName: tag, containerdName: reference}
+	return encode(v1.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{manifest}})
 }
 
 // layer is the compressed layer and the digest of what it unpacks to.
@@ -123,25 +127,42 @@ func encode(v any) []byte {
 }
 
 func writeArchive(w io.Writer, epoch int64, index []byte, blobs ...blob) error {
-	out := tar.NewWriter(w)
-	put := func(name string, data []byte) error {
-		h := tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(data)), Mode: 0o644, ModTime: time.Unix(epoch, 0).UTC()}
-		if err := out.WriteHeader(&h); err != nil {
-			return err
-		}
-		_, err := out.Write(data)
-		return err
-	}
-	if err := put(v1.ImageLayoutFile, encode(v1.ImageLayout{Version: v1.ImageLayoutVersion})); err != nil {
-		return err
-	}
-	if err := put(v1.ImageIndexFile, index); err != nil {
+	out := newLayout(w, epoch)
+	if err := out.begin(index); err != nil {
 		return err
 	}
 	for _, b := range blobs {
-		if err := put("blobs/sha256/"+b.Digest.Encoded(), b.data); err != nil {
+		if err := out.put(blobName(b.Digest), int64(len(b.data)), bytes.NewReader(b.data)); err != nil {
 			return err
 		}
 	}
-	return out.Close()
+	return out.tar.Close()
+}
+
+func blobName(d digest.Digest) string { return "blobs/sha256/" + d.Encoded() }
+
+// layout writes an image layout as a tar.
+type layout struct {
+	tar  *tar.Writer
+	time time.Time
+}
+
+func newLayout(w io.Writer, epoch int64) layout {
+	return layout{tar.NewWriter(w), time.Unix(epoch, 0).UTC()}
+}
+
+func (l layout) put(name string, size int64, content io.Reader) error {
+	if err := l.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: l.time}); err != nil {
+		return err
+	}
+	_, err := io.Copy(l.tar, content)
+	return err
+}
+
+func (l layout) begin(index []byte) error {
+	version := encode(v1.ImageLayout{Version: v1.ImageLayoutVersion})
+	if err := l.put(v1.ImageLayoutFile, int64(len(version)), bytes.NewReader(version)); err != nil {
+		return err
+	}
+	return l.put(v1.ImageIndexFile, int64(len(index)), bytes.NewReader(index))
 }

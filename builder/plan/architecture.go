@@ -6,16 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"maps"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/slipway-os/slipway/images/document"
 )
 
-// architecture is a document images/definition-ARCH.yaml: what is different in the images of one architecture. What it
-// doesn't speak of is as the definition has it, and images of others don't change with it.
+// architecture is a document NAME-ARCH.yaml beside a definition NAME.yaml (images/definition-arm64.yaml): what is different
+// in the images of one architecture. What it doesn't speak of is as the definition has it, and images of others don't
+// change with it.
 type architecture struct {
 	APIVersion      string   `yaml:"apiVersion"`
 	Kind            string   `yaml:"kind"` // ImageArchitecture
@@ -30,6 +32,7 @@ type architecture struct {
 	PruneModules edit `yaml:"pruneModules"`
 	Exclude      edit `yaml:"exclude"`
 
+	source *document.Source
 	digest string // of the document's bytes
 }
 
@@ -39,112 +42,176 @@ type edit struct {
 	Add  []string `yaml:"add"`
 }
 
-func (e edit) apply(list []string) []string {
-	kept := slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(e.Drop, s) })
-	return append(kept, e.Add...)
+// edits are all of them, by the name of the definition's list.
+func (a *architecture) edits() map[string]edit {
+	return map[string]edit{
+		"packages": a.Packages, "omit": a.Omit, "kernelArguments": a.KernelArguments, "initrd.modules": a.Initrd.Modules,
+		"pruneModules": a.PruneModules, "exclude": a.Exclude,
+	}
 }
 
-const (
-	architecturePrefix = "definition-"
-	architectureSuffix = ".yaml"
-)
+const architectureSuffix = ".yaml"
 
-// loadArchitectures reads the documents of architectures in an images folder. The error has the faults of all.
-func (d *Definition) loadArchitectures(images string) error {
-	files, err := filepath.Glob(filepath.Join(images, architecturePrefix+"*"+architectureSuffix))
+var architectureName = regexp.MustCompile(`^[a-z0-9]+$`)
+
+// loadArchitectures reads the documents of architectures beside a definition's document.
+func (l *loader) loadArchitectures(p *part) {
+	dir, base := path.Split(p.name)
+	entries, err := fs.ReadDir(l.images, path.Clean(dir))
 	if err != nil {
-		return fmt.Errorf("cannot list image definitions: %w", err)
+		l.fail(document.Fault{File: l.shown(p.name), Message: fmt.Sprintf("cannot look for documents of architectures beside it: %v", reason(err))})
+		return
 	}
-	var faults []error
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a link to nothing, as editors leave them
+	for _, e := range entries {
+		rest, ours := strings.CutPrefix(e.Name(), strings.TrimSuffix(base, path.Ext(base))+"-")
+		arch, yaml := strings.CutSuffix(rest, architectureSuffix)
+		if ours && yaml && architectureName.MatchString(arch) {
+			l.loadArchitecture(p, dir+e.Name(), arch)
 		}
-		if err != nil {
-			return fmt.Errorf("cannot read image definition: %w", err)
-		}
-		faults = append(faults, d.addArchitecture(file, data))
 	}
-	return errors.Join(faults...)
 }
 
-// addArchitecture reads one strictly. The definition that it makes of this one is checked like any.
-func (d *Definition) addArchitecture(name string, data []byte) error {
+func (l *loader) loadArchitecture(p *part, name, arch string) {
+	data, err := readSmall(l.images, name, document.MaxSize+1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return // a link to nothing, as editors leave them
+	}
+	if err != nil {
+		l.fail(document.Fault{File: l.shown(name), Message: fmt.Sprintf("cannot read it: %v", reason(err))})
+		return
+	}
 	a := &architecture{}
-	source, err := document.Decode(name, data, a)
-	check := &checker{source: source}
-	check.architecture(d, a, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(name), architecturePrefix), architectureSuffix))
-	if err := document.Join(err, check.faults); err != nil {
-		return fmt.Errorf("cannot use image definition:\n%w", err)
+	source, err := document.Decode(l.shown(name), data, a)
+	if a.Kind == "Image" && !source.Has("arch") {
+		return // another definition, which has such a name
 	}
+	l.names = append(l.names, name)
+	c := &checker{source: source}
+	c.architecture(a, arch)
+	l.faults = append(l.faults, joined(source, err, c.faults)...)
 	sum := sha256.Sum256(data)
-	a.digest = hex.EncodeToString(sum[:])
-	if d.architectures == nil {
-		d.architectures = map[string]*architecture{}
-	}
-	d.architectures[a.Arch] = a
-	return nil
+	a.source, a.digest = source, hex.EncodeToString(sum[:])
+	a.Arch = arch // as the file says, where the document says something else
+	p.architectures = append(p.architectures, a)
 }
 
-func (c *checker) architecture(d *Definition, a *architecture, arch string) {
+// architecture checks what can be seen in the document alone.
+func (c *checker) architecture(a *architecture, arch string) {
 	if a.APIVersion != APIVersion {
 		c.fault("apiVersion", "use "+APIVersion, "unknown version %q", a.APIVersion)
 	}
 	if a.Kind != "ImageArchitecture" {
 		c.fault("kind", "use ImageArchitecture", "unknown kind %q", a.Kind)
 	}
-	if !word.MatchString(a.Arch) || a.Arch != arch {
+	if a.Arch != arch {
 		c.fault("arch", "as in the file's name", "%q is not %q", a.Arch, arch)
 	}
-	c.edit("packages", d.Packages, a.Packages, packageName)
-	c.edit("omit", d.Omit, a.Omit, packageName)
+	c.edit("packages", a.Packages, packageName)
+	c.edit("omit", a.Omit, packageName)
 	c.each("libraries", a.Libraries, "", packageName)
-	c.edit("kernelArguments", d.KernelArguments, a.KernelArguments, kernelArgument)
-	c.edit("initrd.modules", d.Initrd.Modules, a.Initrd.Modules, match(module, "a module's name"))
-	c.edit("pruneModules", d.PruneModules, a.PruneModules, checkPattern)
-	c.edit("exclude", d.Exclude, a.Exclude, checkPattern)
-	packages, omit := a.Packages.apply(d.Packages), a.Omit.apply(d.Omit)
-	for _, name := range packages {
-		if slices.Contains(omit, name) {
-			c.fault("packages", "take it out of one of them", "%s is in omit too", name)
+	c.edit("kernelArguments", a.KernelArguments, kernelArgument)
+	c.edit("initrd.modules", a.Initrd.Modules, match(module, "a module's name"))
+	c.edit("pruneModules", a.PruneModules, checkPattern)
+	c.edit("exclude", a.Exclude, checkPattern)
+}
+
+func (c *checker) edit(list string, e edit, check func(string) error) {
+	c.each(list+".add", e.Add, "", check)
+	c.each(list+".drop", e.Drop, "", func(string) error { return nil })
+}
+
+// variant is what a definition has for one architecture.
+type variant struct {
+	lists   Definition // of those that documents of architectures change
+	digests []string   // of those documents, in the order they are read in
+}
+
+// addVariants makes the definition's variants, one for each architecture that any of its documents has a document for.
+func (m *merger) addVariants(l *loader) {
+	arches := map[string]bool{}
+	for _, p := range l.parts {
+		for _, a := range p.architectures {
+			arches[a.Arch] = true
 		}
+	}
+	m.def.variants = map[string]*variant{}
+	for _, arch := range slices.Sorted(maps.Keys(arches)) {
+		m.def.variants[arch] = m.variant(l, arch)
 	}
 }
 
-// edit checks what is added, and that what is dropped is there.
-func (c *checker) edit(list string, have []string, e edit, check func(string) error) {
-	c.each(list+".add", e.Add, "", check)
-	c.each(list+".drop", e.Drop, "", func(s string) error {
-		if !slices.Contains(have, s) {
-			return fmt.Errorf("%q is not in %s", s, DefinitionName)
-		}
-		return nil
-	})
-	for i, s := range e.Add {
-		if slices.Contains(have, s) {
-			c.fault(index(list+".add", i), "", "%q is in %s already", s, DefinitionName)
+// variant merges the definition's documents again, each followed by the architecture's beside it. So what an included one
+// changes for an architecture is there for the next one to change.
+func (m *merger) variant(l *loader, arch string) *variant {
+	v := &variant{}
+	v.lists.places = map[string]place{}
+	vm := &merger{def: &v.lists}
+	own := map[*document.Source]bool{}
+	for _, p := range l.parts {
+		vm.removeLists(p)
+		vm.faults = nil // the definition's own: what is removed may be one that an architecture has dropped already
+		vm.addLists(p)
+		for _, a := range p.architectures {
+			if a.Arch == arch {
+				own[a.source] = true
+				m.faults = append(m.faults, vm.edit(p, a)...)
+				v.digests = append(v.digests, a.digest)
+			}
 		}
 	}
+	for _, name := range v.lists.Packages {
+		if !slices.Contains(v.lists.Omit, name) || slices.Contains(m.def.Packages, name) && slices.Contains(m.def.Omit, name) {
+			continue
+		}
+		at := v.lists.places[document.Key("packages", name)]
+		if !own[at.source] {
+			at = v.lists.places[document.Key("omit", name)]
+		}
+		m.fault(at, "take it out of one of them", "%s is in packages and in omit", name)
+	}
+	return v
+}
+
+// edit changes the lists as an architecture's document says.
+func (m *merger) edit(p *part, a *architecture) document.Faults {
+	m.faults = nil
+	edits := a.edits()
+	for _, list := range stringLists(m.def) {
+		e := edits[list.name]
+		for i, value := range e.Drop {
+			if !takeOut(list.values, value) {
+				m.fault(place{a.source, document.Index(list.name+".drop", i)}, "", "%q is not in %s", value, path.Base(p.name))
+			}
+		}
+		for i, value := range e.Add {
+			at := place{a.source, document.Index(list.name+".add", i)}
+			if slices.Contains(*list.values, value) {
+				m.fault(at, "", "%q is in %s already", value, path.Base(p.name))
+			}
+			m.addText(list, value, at)
+		}
+	}
+	for _, name := range a.Libraries {
+		m.def.Libraries = append(without(m.def.Libraries, name), name)
+	}
+	return m.faults
 }
 
 // For is the definition for images of an architecture.
 func (d *Definition) For(arch string) *Definition {
-	a := d.architectures[arch]
-	if a == nil {
+	v := d.variants[arch]
+	if v == nil {
 		return d
 	}
 	changed := *d
-	changed.Packages, changed.Omit = a.Packages.apply(d.Packages), a.Omit.apply(d.Omit)
-	changed.Libraries = a.Libraries
-	changed.KernelArguments = a.KernelArguments.apply(d.KernelArguments)
-	changed.Initrd.Modules = a.Initrd.Modules.apply(d.Initrd.Modules)
-	changed.PruneModules, changed.Exclude = a.PruneModules.apply(d.PruneModules), a.Exclude.apply(d.Exclude)
-	sum := sha256.Sum256([]byte(d.digest + a.digest))
+	changed.Packages, changed.Omit, changed.Libraries = v.lists.Packages, v.lists.Omit, v.lists.Libraries
+	changed.KernelArguments, changed.Initrd.Modules = v.lists.KernelArguments, v.lists.Initrd.Modules
+	changed.PruneModules, changed.Exclude = v.lists.PruneModules, v.lists.Exclude
+	sum := sha256.Sum256([]byte(d.digest + strings.Join(v.digests, "")))
 	changed.digest = hex.EncodeToString(sum[:])
 	return &changed
 }
 
 // bakesOthers says whether machines of an architecture bake images of others too: those that the definition itself is for. The
 // programs of one with a document of its own are in no other architecture's plan, so that locking it changes none.
-func (d *Definition) bakesOthers(arch string) bool { return d.architectures[arch] == nil }
+func (d *Definition) bakesOthers(arch string) bool { return d.variants[arch] == nil }

@@ -2,10 +2,13 @@ package plan
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/slipway-os/slipway/builder/archive"
 )
@@ -102,7 +105,7 @@ func TestBadArchitectures(t *testing.T) {
 		{"arch: arm64", "arch: riscv64"}:           `arch: "riscv64" is not "arm64" (as in the file's name)`,
 		{"drop: [base]", "drop: [bash]"}:           `packages.drop[0]: "bash" is not in definition.yaml`,
 		{"add: [extra]", "add: [base]"}:            `packages.add[0]: "base" is in definition.yaml already`,
-		{"add: [extra]", "add: [debconf]"}:         "packages: debconf is in omit too",
+		{"add: [extra]", "add: [debconf]"}:         "packages.add[0]: debconf is in packages and in omit",
 		{"add: [sha2-ce]", "add: [../sha2]"}:       `initrd.modules.add[0]: "../sha2" is not a module's name`,
 		{"libraries:", "librarys:"}:                "librarys",
 	} {
@@ -113,7 +116,7 @@ func TestBadArchitectures(t *testing.T) {
 			continue
 		}
 		s.write("images/definition-arm64.yaml", bad)
-		_, _, err := Open(s.dir+"/images", s.dir+"/cache", archive.Choice{Flag: "file://" + s.dir})
+		_, _, err := Open(s.dir+"/images", DefinitionName, s.dir+"/cache", archive.Choice{Flag: "file://" + s.dir})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v\nwant %q", change[1], err, want)
 		}
@@ -122,7 +125,7 @@ func TestBadArchitectures(t *testing.T) {
 
 // TestShippedArchitectures: lock and documents of the shipped images fit each other.
 func TestShippedArchitectures(t *testing.T) {
-	def, _, err := Open("../../images", t.TempDir(), archive.Choice{Flag: "http://mirror.example"})
+	def, _, err := Open("../../images", DefinitionName, t.TempDir(), archive.Choice{Flag: "http://mirror.example"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,22 +145,68 @@ func TestShippedArchitectures(t *testing.T) {
 	}
 }
 
+// TestArchitecturesOfIncludes: each document of a definition has its own documents of architectures, merged in the same order.
+func TestArchitecturesOfIncludes(t *testing.T) {
+	const arm = "apiVersion: slipway.dev/v1alpha1\nkind: ImageArchitecture\narch: arm64\n"
+	files := map[string]string{
+		"base-arm64.yaml":   armDefinition,
+		"site/d.yaml":       head + "include: [../base.yaml]\npackages: [more]\nkernelArguments: [debug]\nremove: {packages: [base], initrd: {components: [ignition]}}\n",
+		"site/d-arm64.yaml": arm + "packages: {drop: [extra], add: [base]}\nlibraries: [libfoo-dev]\nkernelArguments: {add: [quiet]}\n",
+		"site/d-lab.yaml":   head + "include: [d.yaml]\n", // another definition
+		"site/d-a-b.yaml":   "what this is doesn't matter",
+	}
+	def, err := LoadDefinition(folder(files), "site/d.yaml", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	show := func(d *Definition) string {
+		return fmt.Sprint(d.Packages, d.Omit, d.Libraries, d.KernelArguments, d.Initrd, d.PruneModules)
+	}
+	if got, want := show(def.For("amd64")), "[more] [debconf] [] [quiet debug] {[loop] []} [sound]"; got != want {
+		t.Errorf("amd64: got %s, want %s", got, want)
+	}
+	if got, want := show(def.For("arm64")), "[more base] [debconf] [libc6-dev libfoo-dev] [console=ttyAMA0 debug quiet] {[loop sha2-ce] []} [sound !sound/core]"; got != want {
+		t.Errorf("arm64: got %s, want %s", got, want)
+	}
+	digests := []string{def.digest, def.For("arm64").digest}
+	for _, name := range []string{"base-arm64.yaml", "site/d-arm64.yaml"} {
+		changed := maps.Clone(files)
+		changed[name] += "# changed\n"
+		other, err := LoadDefinition(folder(changed), "site/d.yaml", "")
+		if err != nil || other.digest != digests[0] || slices.Contains(digests[1:], other.For("arm64").digest) {
+			t.Errorf("%s changed: %v, digest %s", name, err, other.For("arm64").digest)
+		}
+		digests = append(digests, other.For("arm64").digest)
+	}
+	files["base-arm64.yaml"] += "exclude: {drop: [var]}\n"
+	files["site/d-arm64.yaml"] = arm + "packages: {drop: [base]}\nomit: {add: [more, more]}\n"
+	_, err = LoadDefinition(folder(files), "site/d.yaml", "images")
+	if want := `cannot use image definition:
+images/base-arm64.yaml:9:18: exclude.drop[0]: "var" is not in base.yaml
+images/site/d-arm64.yaml:4:19: packages.drop[0]: "base" is not in d.yaml
+images/site/d-arm64.yaml:5:20: omit.add[1]: "more" is in the list twice`; err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	files["base-arm64.yaml"] = armDefinition
+	files["site/d-arm64.yaml"] = arm + "omit: {add: [more]}\n"
+	_, err = LoadDefinition(folder(files), "site/d.yaml", "images")
+	if want := `images/site/d-arm64.yaml:4:13: omit.add[0]: more is in packages and in omit (take it out of one of them)`; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
 func FuzzArchitecture(f *testing.F) {
 	f.Add([]byte(armDefinition))
 	if shipped, err := os.ReadFile("../../images/definition-arm64.yaml"); err == nil {
 		f.Add(shipped)
 	}
-	base, err := LoadDefinition("d", shippedDefinition(f))
-	if err != nil {
-		f.Fatal(err)
-	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		d := *base
-		if d.addArchitecture("definition-arm64.yaml", data) != nil {
+		def, err := LoadDefinition(fstest.MapFS{"d.yaml": {Data: shippedDefinition(t)}, "d-arm64.yaml": {Data: data}}, "d.yaml", "")
+		if err != nil {
 			return
 		}
-		changed := d.For("arm64")
-		if changed == &d || changed.digest == d.digest {
+		changed := def.For("arm64")
+		if len(def.variants) > 0 && changed.digest == def.digest {
 			t.Fatal("taken, and nothing has changed")
 		}
 		for _, name := range changed.Packages {

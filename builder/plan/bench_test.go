@@ -27,7 +27,7 @@ func benchSource(b *testing.B) (*Definition, *Lock, Options) {
 		b.Skip(err)
 	}
 	choice := archive.Choice{Environment: os.Getenv("SLIPWAY_MIRROR"), Apt: os.DirFS("/etc/apt")}
-	def, source, err := Open("../../images", filepath.Join(cache, "slipway"), choice)
+	def, source, err := Open("../../images", DefinitionName, filepath.Join(cache, "slipway"), choice)
 	if err != nil {
 		b.Skip(err)
 	}

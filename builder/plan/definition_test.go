@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/fstest"
 )
 
 func shippedDefinition(t testing.TB) []byte {
@@ -15,8 +16,13 @@ func shippedDefinition(t testing.TB) []byte {
 	return data
 }
 
+// loadText is a definition of one document.
+func loadText(name string, data []byte) (*Definition, error) {
+	return LoadDefinition(fstest.MapFS{name: {Data: data}}, name, "")
+}
+
 func TestShippedDefinition(t *testing.T) {
-	def, err := LoadDefinition("definition.yaml", shippedDefinition(t))
+	def, err := loadText("definition.yaml", shippedDefinition(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +68,7 @@ func TestBadDefinitions(t *testing.T) {
 			t.Errorf("%q is not in the definition", change[0])
 			continue
 		}
-		_, err := LoadDefinition("definition.yaml", []byte(bad))
+		_, err := loadText("definition.yaml", []byte(bad))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "definition.yaml:") {
 			t.Errorf("%q: %v\nwant %q", change[1], err, want)
 		}
@@ -70,7 +76,7 @@ func TestBadDefinitions(t *testing.T) {
 }
 
 func TestDefinitionFaultsAllAtOnce(t *testing.T) {
-	_, err := LoadDefinition("x.yaml", []byte("apiVersion: v9\nkind: Image\n"))
+	_, err := loadText("x.yaml", []byte("apiVersion: v9\nkind: Image\n"))
 	for _, want := range []string{"x.yaml:1:13: apiVersion", "version", "archives", "kernel", "compression.level"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in: %v", want, err)
@@ -112,7 +118,7 @@ func TestPatterns(t *testing.T) {
 func FuzzDefinition(f *testing.F) {
 	f.Add(shippedDefinition(f))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		def, err := LoadDefinition("x", data)
+		def, err := loadText("x", data)
 		if err == nil && (len(def.Archives) == 0 || def.Version == "") {
 			t.Fatalf("accepted %+v", def)
 		}

@@ -14,10 +14,16 @@ import (
 // error wraps ErrMoved and names the package, its version and the command to run.
 func Fetch(ctx context.Context, source *archive.Source, plans []*Plan, progress archive.Progress) error {
 	var packages []Package
+	var snapshots []archive.Snapshot
 	for _, p := range plans {
 		packages = slices.Concat(packages, p.Packages, []Package{p.Kernel}, p.Tools[runtime.GOARCH], p.Libraries)
+		for _, s := range p.Snapshots {
+			if !slices.Contains(snapshots, s) {
+				snapshots = append(snapshots, s)
+			}
+		}
 	}
-	return fetchPackages(ctx, source, packages, progress)
+	return fetchPackages(ctx, source.At(snapshots...), packages, progress)
 }
 
 func fetchPackages(ctx context.Context, source *archive.Source, packages []Package, progress archive.Progress) error {
@@ -37,6 +43,9 @@ func fetchPackages(ctx context.Context, source *archive.Source, packages []Packa
 	p := byPath[failed.File.Path]
 	if errors.Is(err, archive.ErrGone) {
 		return fmt.Errorf("%w: it no longer has the locked package %s %s (%s): run `%s` to lock what it has now", ErrMoved, p.Name, p.Version, failed.URL, LockCommand)
+	}
+	if errors.Is(err, archive.ErrDigest) {
+		return fmt.Errorf("cannot get package %s %s: %w: the mirror has another file than was locked, or the lock was edited by hand (`%s --only %s` locks what the archive has)", p.Name, p.Version, err, LockCommand, p.Name)
 	}
 	return fmt.Errorf("cannot get package %s %s: %w", p.Name, p.Version, err)
 }

@@ -60,7 +60,7 @@ const smallArchive = `
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	config := &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return today.Add(-time.Hour) }}
+	config := &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return today.AddDate(-1, 0, 0) }}
 	entity, err := openpgp.NewEntity("test", "", "test@example.org", config)
 	if err != nil {
 		t.Fatal(err)
@@ -97,38 +97,54 @@ func sha(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// published is the date of the suite that publish makes.
+var published = time.Date(2026, 5, 3, 9, 15, 44, 0, time.UTC)
+
 // publish replaces the mirror's suite by packages in the notation of offer; each file holds its name and version.
 func (s *site) publish(text string) { s.publishFor("amd64", text) }
 
 func (s *site) publishFor(arch, text string) {
 	s.t.Helper()
-	if err := os.RemoveAll(filepath.Join(s.dir, "debian")); err != nil {
+	s.publishSuite("debian", arch, published, text)
+}
+
+// publishAt makes a suite of a date in a folder of the mirror. Its index is good for a week.
+func (s *site) publishAt(dir string, date time.Time, text string) {
+	s.t.Helper()
+	s.publishSuite(dir, "amd64", date, text)
+}
+
+func (s *site) publishSuite(dir, arch string, date time.Time, text string) {
+	s.t.Helper()
+	if err := os.RemoveAll(filepath.Join(s.dir, dir)); err != nil {
 		s.t.Fatal(err)
 	}
 	var list strings.Builder
 	for _, p := range offer(s.t, text) {
 		content := p.Name + " " + p.Version
 		file := fmt.Sprintf("pool/%s_%s_%s.deb", p.Name, p.Version, arch)
-		s.write("debian/"+file, content)
-		fmt.Fprintf(&list, "Package: %s\nVersion: %s\nArchitecture: %s\nDepends: %s\nFilename: %s\nSize: %d\nSHA256: %s\n\n",
-			p.Name, p.Version, arch, p.Depends, file, len(content), sha([]byte(content)))
+		s.write(dir+"/"+file, content)
+		fmt.Fprintf(&list, "Package: %s\nVersion: %s\nArchitecture: %s\nDepends: %s\nProvides: %s\nConflicts: %s\nBreaks: %s\nFilename: %s\nSize: %d\nSHA256: %s\n\n",
+			p.Name, p.Version, arch, p.Depends, p.Provides, p.Conflicts, p.Breaks, file, len(content), sha([]byte(content)))
 	}
 	var packed bytes.Buffer
-	z, err := xz.NewWriter(&packed)
+	z, err := xz.WriterConfig{DictCap: 1 << 16}.NewWriter(&packed)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	fmt.Fprint(z, list.String())
 	z.Close()
-	s.write("debian/dists/trixie/main/binary-"+arch+"/Packages.xz", packed.String())
-	s.sign(fmt.Sprintf("Suite: trixie\nDate: Sun, 03 May 2026 09:15:44 UTC\nArchitectures: %s\nComponents: main\nSHA256:\n %s %d main/binary-%s/Packages.xz\n",
-		arch, sha(packed.Bytes()), packed.Len(), arch))
+	s.write(dir+"/dists/trixie/main/binary-"+arch+"/Packages.xz", packed.String())
+	s.signAt(dir, date, fmt.Sprintf("Suite: trixie\nDate: %s\nArchitectures: %s\nComponents: main\nSHA256:\n %s %d main/binary-%s/Packages.xz\n",
+		date.Format("Mon, 02 Jan 2006 15:04:05 MST"), arch, sha(packed.Bytes()), packed.Len(), arch))
 }
 
-func (s *site) sign(text string) {
+func (s *site) sign(text string) { s.signAt("debian", published, text) }
+
+func (s *site) signAt(dir string, date time.Time, text string) {
 	s.t.Helper()
 	var signed bytes.Buffer
-	w, err := clearsign.Encode(&signed, s.entity.PrivateKey, &packet.Config{Time: func() time.Time { return today.Add(-time.Minute) }})
+	w, err := clearsign.Encode(&signed, s.entity.PrivateKey, &packet.Config{Time: func() time.Time { return date.Add(time.Minute) }})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -136,14 +152,16 @@ func (s *site) sign(text string) {
 	if err := w.Close(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.write("debian/dists/trixie/InRelease", signed.String())
+	s.write(dir+"/dists/trixie/InRelease", signed.String())
 }
+
+func mirrorChoice(s *site) archive.Choice { return archive.Choice{Flag: "file://" + s.dir} }
 
 // open is the definition and the options to lock with.
 func (s *site) open(roles ...*role.Role) (*Definition, Options) {
 	s.t.Helper()
 	images := filepath.Join(s.dir, "images")
-	def, source, err := Open(images, filepath.Join(s.dir, "cache"), archive.Choice{Flag: "file://" + s.dir})
+	def, source, err := Open(images, DefinitionName, filepath.Join(s.dir, "cache"), mirrorChoice(s))
 	if err != nil {
 		s.t.Fatal(err)
 	}

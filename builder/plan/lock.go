@@ -1,19 +1,18 @@
 package plan
 
 import (
-	"bytes"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/slipway-os/slipway/builder/deb"
+	"github.com/slipway-os/slipway/builder/archive"
+	"github.com/slipway-os/slipway/images/document"
 )
 
 // Errors that callers branch on. What each message says ends with what to do.
@@ -24,6 +23,8 @@ var (
 	ErrMoved = errors.New("the mirror has moved on")
 	// ErrNoLock: there is no lock yet.
 	ErrNoLock = errors.New("there is no lock")
+	// ErrBadLock: the lock is not what `slipway lock` writes.
+	ErrBadLock = errors.New("the lock can't be used")
 )
 
 // Names in an images folder.
@@ -54,6 +55,31 @@ type ArchLock struct {
 	Libraries []string            `json:"libraries,omitempty"`
 	Omitted   map[string][]string `json:"omitted"`  // what was left out, and the packages that depend on it
 	Packages  []Package           `json:"packages"` // all, sorted by name
+
+	// Snapshots are the dates of archives that packages are of, where it was made from such; they are fetched from there.
+	Snapshots []archive.Snapshot `json:"snapshots,omitempty"`
+	// Relations are what the packages say of each other, by name: so they can be locked again when no mirror has them any
+	// more. Locks that were written before there were such have none.
+	Relations map[string]Relations `json:"relations,omitempty"`
+	// Images are the definition's container images that come as they are, by name.
+	Images map[string]LockedImage `json:"containerImages,omitempty"`
+
+	why map[string]string // packages that moved because of another one, and that; of a lock that was just made
+}
+
+// Relations are relationship fields of a package (policy 7), as written there.
+type Relations struct {
+	PreDepends string `json:"preDepends,omitempty"`
+	Depends    string `json:"depends,omitempty"`
+	Conflicts  string `json:"conflicts,omitempty"`
+	Breaks     string `json:"breaks,omitempty"`
+	Provides   string `json:"provides,omitempty"`
+}
+
+// LockedImage is a container image that comes as it is, for one architecture.
+type LockedImage struct {
+	Digest string `json:"digest"` // sha256:... of its manifest
+	Size   int64  `json:"size"`   // bytes of the manifest and all it names
 }
 
 // Asked is what a lock was made from; a difference makes it stale.
@@ -65,6 +91,9 @@ type Asked struct {
 	Libraries []string            `json:"libraries,omitempty"`
 	Kernel    string              `json:"kernel"`
 	Roles     map[string][]string `json:"roles"` // the roles' own packages
+
+	Snapshot archive.Snapshot  `json:"snapshot,omitempty"`        // the definition's
+	Images   map[string]string `json:"containerImages,omitempty"` // that come as they are: name to archive's path or digest in the registry
 }
 
 // LockedArchive is the signed index a lock was made from.
@@ -90,90 +119,30 @@ func ReadLock(file string) (*Lock, error) {
 	}
 	lock, err := parseLock(data)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w: was it edited by hand? `%s` writes it anew", file, err, LockCommand)
+		return nil, fmt.Errorf("%w: %s:%w: was it edited by hand? `%s` writes it anew", ErrBadLock, file, err, LockCommand)
 	}
 	return lock, nil
 }
 
 func parseLock(data []byte) (*Lock, error) {
 	if len(data) > maxLock {
-		return nil, fmt.Errorf("%d bytes are too many", len(data))
+		return nil, fmt.Errorf(" %d bytes are too many", len(data))
 	}
 	lock := &Lock{}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(lock); err != nil {
+	text, err := readStrict(data, lock)
+	if err != nil {
 		return nil, err
 	}
-	if dec.More() {
-		return nil, errors.New("something follows the lock")
-	}
 	if lock.APIVersion != APIVersion || lock.Kind != "Lock" {
-		return nil, fmt.Errorf("it is a %q of %q, not a Lock of %s", lock.Kind, lock.APIVersion, APIVersion)
+		return nil, text.fault("kind", fmt.Errorf("it is a %q of %q, not a Lock of %s", lock.Kind, lock.APIVersion, APIVersion))
 	}
-	for arch, l := range lock.Architectures {
-		if l == nil {
-			return nil, fmt.Errorf("architecture %s is empty", arch)
-		}
-		if err := l.check(); err != nil {
-			return nil, fmt.Errorf("architecture %s: %w", arch, err)
+	for _, arch := range slices.Sorted(maps.Keys(lock.Architectures)) {
+		c := lockChecker{text, document.Key("architectures", arch), arch, lock.Architectures[arch]}
+		if err := c.check(); err != nil {
+			return nil, err
 		}
 	}
 	return lock, nil
-}
-
-// check finds what a plan could not be made from.
-func (l *ArchLock) check() error {
-	known := map[string]bool{}
-	for i, p := range l.Packages {
-		if err := p.check(); err != nil {
-			return fmt.Errorf("package %q: %w", p.Name, err)
-		}
-		if i > 0 && l.Packages[i-1].Name >= p.Name {
-			return fmt.Errorf("package %q is not in order", p.Name)
-		}
-		known[p.Name] = true
-	}
-	if !known[l.Kernel] {
-		return fmt.Errorf("kernel %q is not among the packages", l.Kernel)
-	}
-	for role, names := range l.Roles {
-		for _, name := range names {
-			if !known[name] {
-				return fmt.Errorf("role %s: %q is not among the packages", role, name)
-			}
-		}
-	}
-	for _, name := range slices.Concat(l.Tools, l.Libraries) {
-		if !known[name] {
-			return fmt.Errorf("tools or libraries: %q is not among the packages", name)
-		}
-	}
-	if len(l.Archives) == 0 {
-		return errors.New("no archives")
-	}
-	for _, a := range l.Archives {
-		if _, err := time.Parse(time.RFC3339, a.Date); err != nil {
-			return fmt.Errorf("archive %s %s: %w", a.Name, a.Suite, err)
-		}
-	}
-	return nil
-}
-
-func (p Package) check() error {
-	if !deb.ValidName(p.Name) {
-		return errors.New("bad name")
-	}
-	if _, err := deb.ParseVersion(p.Version); err != nil {
-		return err
-	}
-	if b, err := hex.DecodeString(p.SHA256); err != nil || len(b) != 32 || strings.ToLower(p.SHA256) != p.SHA256 {
-		return fmt.Errorf("bad sha256 %q", p.SHA256)
-	}
-	if p.Size <= 0 || !filepath.IsLocal(p.Path) || !strings.HasSuffix(p.Path, ".deb") {
-		return fmt.Errorf("bad size %d or path %q", p.Size, p.Path)
-	}
-	return nil
 }
 
 // WriteLock writes a lock in its canonical form: beside, synced, then renamed, so that a reader sees the old or the new.

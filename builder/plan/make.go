@@ -30,8 +30,11 @@ func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, er
 	if err := stale(l.Asked, asked(def, map[string][]string{r.Name: r.Packages}), r.Name); err != nil {
 		return nil, err
 	}
-	images, err := def.images(r.ContainerImages)
+	images, err := def.images(r.ContainerImages, l)
 	if err != nil {
+		return nil, err
+	}
+	if err := def.checkFiles(r); err != nil {
 		return nil, err
 	}
 	p := &Plan{
@@ -48,6 +51,9 @@ func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, er
 		Compression:     def.Compression,
 		Absent:          def.Absent,
 		Firmware:        def.Firmware,
+		Snapshots:       l.Snapshots,
+		Files:           def.files,
+		FirmwareFiles:   def.FirmwareFiles,
 	}
 	if err := p.addPackages(l); err != nil {
 		return nil, err
@@ -101,19 +107,6 @@ func (p *Plan) addPackages(l *ArchLock) error {
 	}
 	p.KernelRelease = strings.TrimPrefix(p.Kernel.Name, kernelPrefix)
 	return nil
-}
-
-// images picks the role's container images, by name.
-func (d *Definition) images(names []string) ([]ContainerImage, error) {
-	picked := []ContainerImage{}
-	for _, name := range sorted(names) {
-		i := slices.IndexFunc(d.ContainerImages, func(c ContainerImage) bool { return c.Name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("container image %q is not in the definition", name)
-		}
-		picked = append(picked, d.ContainerImages[i])
-	}
-	return picked, nil
 }
 
 func roleDigest(r *role.Role) string {

@@ -23,11 +23,21 @@ type LockInput struct {
 	Now        time.Time
 	Progress   archive.Progress // of the package lists; may be nil
 	Warn       func(string)     // may be nil
+
+	Snapshot archive.Snapshot // the archives as they were then; empty: of today
+	Only     []string         // patterns of packages that may move (path.Match), with those that must move with them; without any, all do
+	Old      *ArchLock        // the lock that has the others; nil only without Only
 }
 
-// MakeLock resolves the packages of one architecture from the archives' signed indexes of today.
+// MakeLock resolves the packages of one architecture from the archives' signed indexes: of today, or of a snapshot.
 func MakeLock(ctx context.Context, in LockInput) (*ArchLock, error) {
 	in.Definition = in.Definition.For(in.Arch)
+	if len(in.Only) > 0 {
+		if err := checkPatterns(in.Only, in); err != nil {
+			return nil, err
+		}
+	}
+	in.Source = in.Source.At(in.Snapshot)
 	lock := &ArchLock{Asked: asked(in.Definition, in.Roles)}
 	var all []archive.Package
 	for _, a := range in.Definition.Archives {
@@ -38,14 +48,43 @@ func MakeLock(ctx context.Context, in LockInput) (*ArchLock, error) {
 		lock.Archives = append(lock.Archives, release)
 		all = append(all, packages...)
 	}
+	if in.Snapshot != "" {
+		lock.Snapshots = []archive.Snapshot{in.Snapshot}
+	}
 	u, err := newUniverse(in.Arch, all)
 	if err != nil {
 		return nil, err
 	}
-	if err := lock.resolve(u, in); err != nil {
+	if err := lock.choose(u, all, in); err != nil {
 		return nil, fmt.Errorf("cannot resolve packages for %s: %w", in.Arch, err)
 	}
 	return lock, nil
+}
+
+// choose fills the lock: with the newest of everything, or, with patterns of what shall move, with the rest as it was.
+func (l *ArchLock) choose(u *universe, all []archive.Package, in LockInput) error {
+	if len(in.Only) == 0 {
+		return l.resolve(u, in, nil)
+	}
+	k, err := newKeeper(u, all, in)
+	if err != nil {
+		return err
+	}
+	if err := k.resolve(l, in); err != nil {
+		return k.explain(err)
+	}
+	l.why = k.why
+	if k.gone {
+		for _, s := range in.Old.Snapshots {
+			if !slices.Contains(l.Snapshots, s) {
+				l.Snapshots = append(l.Snapshots, s)
+			}
+		}
+	}
+	if slices.Equal(l.Packages, in.Old.Packages) { // nothing moved: neither does the time of the images' files
+		l.Archives, l.Snapshots = in.Old.Archives, in.Old.Snapshots
+	}
+	return nil
 }
 
 func readSuite(ctx context.Context, in LockInput, a Archive) (LockedArchive, []archive.Package, error) {
@@ -67,13 +106,21 @@ func readSuite(ctx context.Context, in LockInput, a Archive) (LockedArchive, []a
 	return locked, packages, err
 }
 
-// resolve fills the lock with the kernel and the closures of roles, tools and libraries.
-func (l *ArchLock) resolve(u *universe, in LockInput) error {
-	l.Roles, l.Omitted = map[string][]string{}, map[string][]string{}
+// kernelName is the kernel's package as the definition asks for it.
+func kernelName(in LockInput) string {
+	return strings.ReplaceAll(in.Definition.Kernel, "{arch}", in.Arch)
+}
+
+// resolve fills the lock with the closures of roles, tools and libraries, and the kernel: a kept one, else the one that
+// the definition asks for.
+func (l *ArchLock) resolve(u *universe, in LockInput, kernel *candidate) error {
+	l.Roles, l.Omitted, l.Packages, l.Relations = map[string][]string{}, map[string][]string{}, nil, map[string]Relations{}
 	used := map[string]*candidate{}
-	kernel, err := u.kernel(strings.ReplaceAll(in.Definition.Kernel, "{arch}", in.Arch))
-	if err != nil {
-		return err
+	if kernel == nil {
+		var err error
+		if kernel, err = u.kernel(kernelName(in)); err != nil {
+			return err
+		}
 	}
 	l.Kernel, used[kernel.Name] = kernel.Name, kernel
 	for _, name := range slices.Sorted(maps.Keys(in.Roles)) {
@@ -102,6 +149,7 @@ func (l *ArchLock) resolve(u *universe, in LockInput) error {
 	for _, name := range slices.Sorted(maps.Keys(used)) {
 		p := used[name]
 		l.Packages = append(l.Packages, Package{p.Name, p.Version, p.Arch, p.File.Path, p.File.Size, p.File.SHA256})
+		l.Relations[name] = Relations{PreDepends: p.PreDepends, Depends: p.Depends, Conflicts: p.Conflicts, Breaks: p.Breaks, Provides: p.Provides}
 	}
 	return nil
 }
@@ -141,7 +189,10 @@ func (u *universe) realKernel(meta *candidate, rel deb.Relation) (*candidate, er
 
 // asked is what a lock is made from, in one order whatever order the documents have.
 func asked(def *Definition, roles map[string][]string) Asked {
-	a := Asked{Archives: def.Archives, Packages: sorted(def.Packages), Omit: sorted(def.Omit), Tools: sorted(def.Tools), Libraries: union(def.Libraries, nil), Kernel: def.Kernel, Roles: map[string][]string{}}
+	a := Asked{
+		Archives: def.Archives, Packages: sorted(def.Packages), Omit: sorted(def.Omit), Tools: sorted(def.Tools), Libraries: union(def.Libraries, nil), Kernel: def.Kernel,
+		Roles: map[string][]string{}, Snapshot: def.Snapshot, Images: def.askedImages(),
+	}
 	for name, packages := range roles {
 		a.Roles[name] = sorted(packages)
 	}

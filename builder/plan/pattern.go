@@ -53,3 +53,11 @@ func (p *Plan) Excludes(name string) bool { return matches(p.Exclude, name) }
 
 // Prunes tells whether a kernel module, by its path below kernel/ (drivers/gpu/drm/drm.ko.xz), is left out.
 func (p *Plan) Prunes(module string) bool { return matches(p.PruneModules, module) }
+
+// FirmwareFolder is where firmware files lie.
+const FirmwareFolder = "usr/lib/firmware/"
+
+// TakesFirmware tells whether a file or folder, by its path below usr/lib/firmware (bnx2/bnx2-mips-06-6.2.3.fw), is wanted.
+func (p *Plan) TakesFirmware(name string) bool {
+	return len(p.FirmwareFiles) == 0 || matches(p.FirmwareFiles, name)
+}

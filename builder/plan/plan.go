@@ -10,6 +10,8 @@ package plan
 import (
 	"bytes"
 	"encoding/json"
+
+	"github.com/slipway-os/slipway/builder/archive"
 )
 
 // APIVersion of definition, lock and plan documents.
@@ -43,6 +45,10 @@ type Plan struct {
 	Tools map[string][]Package `json:"tools"`
 	// Libraries are the packages of the C libraries that components are built with; without any, this machine's are.
 	Libraries []Package `json:"libraries,omitempty"`
+	// Snapshots are the dates of the archives that the packages are of (20261101T000000Z), where the lock was made from such.
+	Snapshots     []archive.Snapshot `json:"snapshots,omitempty"`
+	Files         []File             `json:"files,omitempty"`         // of the definition, by path
+	FirmwareFiles []string           `json:"firmwareFiles,omitempty"` // patterns of what is taken below usr/lib/firmware; without any, everything
 }
 
 // Package is one file of a Debian archive.
@@ -55,16 +61,26 @@ type Package struct {
 	SHA256  string `json:"sha256"` // hexadecimal, lower case
 }
 
-// ContainerImage is an OCI image made of one component.
+// ContainerImage is an OCI image: made of one component, or one that comes as it is, from an archive or a registry.
 type ContainerImage struct {
 	Name       string   `yaml:"name" json:"name"`
-	Reference  string   `yaml:"reference" json:"reference"` // slipway.local/pause:0.1.0
-	Component  string   `yaml:"component" json:"component"`
-	Entrypoint []string `yaml:"entrypoint" json:"entrypoint"`
+	Reference  string   `yaml:"reference" json:"reference"` // slipway.local/pause:0.1.0; what pods name
+	Component  string   `yaml:"component" json:"component,omitempty"`
+	Entrypoint []string `yaml:"entrypoint" json:"entrypoint,omitempty"`
 	Args       []string `yaml:"args" json:"args,omitempty"`
-	User       string   `yaml:"user" json:"user"`             // UID:GID, numbers
+	User       string   `yaml:"user" json:"user,omitempty"`   // UID:GID, numbers
 	Ports      []string `yaml:"ports" json:"ports,omitempty"` // 53/udp
+
+	Archive string   `yaml:"archive" json:"-"` // OCI archive: in a definition relative to its file, in a Definition a path in the images folder
+	Source  string   `yaml:"source" json:"-"`  // registry.example.com/team/exporter@sha256:...; no plan names a registry to fetch from
+	Roles   []string `yaml:"roles" json:"-"`   // roles that have it besides those that name it
+
+	Digest string `yaml:"-" json:"digest,omitempty"` // sha256:... of the manifest for the plan's architecture, of one that comes as it is
+	Size   int64  `yaml:"-" json:"size,omitempty"`   // bytes of that manifest and all it names
 }
+
+// external: it comes as it is, and is not made of a component.
+func (c ContainerImage) external() bool { return c.Archive != "" || c.Source != "" }
 
 // Initrd is what the first stage needs besides the agent itself.
 type Initrd struct {

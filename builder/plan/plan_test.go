@@ -133,7 +133,7 @@ func TestStaleLock(t *testing.T) {
 		{"version: 1.2.3", "version: 1.2.4"}:            "",
 		{"quiet", "debug"}:                              "",
 	} {
-		changed, err := LoadDefinition("d", []byte(strings.Replace(smallDefinition, change[0], change[1], 1)))
+		changed, err := loadText("d", []byte(strings.Replace(smallDefinition, change[0], change[1], 1)))
 		if err != nil {
 			t.Fatal(err)
 		}

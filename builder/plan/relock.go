@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,21 +23,23 @@ type Options struct {
 	Now      time.Time
 	Progress archive.Progress // may be nil
 	Warn     func(string)     // of indexes past their Valid-Until, where that is allowed; may be nil
+
+	Snapshot archive.Snapshot // else the definition's; see LockInput
+	Only     []string         // see LockInput
+	Old      *Lock            // the lock that has what Only doesn't name
 }
 
-// Open reads the definition of an images folder, with those of architectures, and chooses the mirror: choice's flag and environment, else the
+// Open reads a definition of an images folder, by its path there, with what it includes and the documents of
+// architectures, and chooses the mirror: choice's flag and environment, else the
 // definition's field, else the host's apt sources. The cache is below a folder such as the user's cache.
-func Open(images, cache string, choice archive.Choice) (*Definition, *archive.Source, error) {
-	name := filepath.Join(images, DefinitionName)
-	data, err := os.ReadFile(name)
+func Open(images, name, cache string, choice archive.Choice) (*Definition, *archive.Source, error) {
+	root, err := os.OpenRoot(images)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot read image definition: %w", err)
 	}
-	def, err := LoadDefinition(name, data)
+	defer root.Close()
+	def, err := LoadDefinition(root.FS(), name, images)
 	if err != nil {
-		return nil, nil, err
-	}
-	if err := def.loadArchitectures(images); err != nil {
 		return nil, nil, err
 	}
 	choice.Definition = def.Mirror
@@ -47,24 +50,34 @@ func Open(images, cache string, choice archive.Choice) (*Definition, *archive.So
 	return def, &archive.Source{Mirrors: mirrors, Cache: archive.NewCache(cache), Client: archive.NewClient()}, nil
 }
 
-// Resolve makes a new lock of what the archives have today. It writes nothing.
+// Resolve makes a new lock of what the archives have. It writes nothing.
 func Resolve(ctx context.Context, def *Definition, o Options) (*Lock, error) {
 	lock := &Lock{APIVersion: APIVersion, Kind: "Lock", Architectures: map[string]*ArchLock{}}
-	roles := map[string][]string{}
-	for _, r := range o.Roles {
-		roles[r.Name] = r.Packages
-	}
 	for _, arch := range o.Arches {
-		l, err := MakeLock(ctx, LockInput{
-			Definition: def, Roles: roles, Arch: arch, Keys: os.DirFS(filepath.Join(o.Images, KeysName)),
-			Source: o.Source, Now: o.Now, Progress: o.Progress, Warn: o.Warn,
-		})
+		l, err := resolveArch(ctx, def, o, arch)
 		if err != nil {
 			return nil, err
 		}
 		lock.Architectures[arch] = l
 	}
 	return lock, nil
+}
+
+func resolveArch(ctx context.Context, def *Definition, o Options, arch string) (*ArchLock, error) {
+	in := LockInput{
+		Definition: def, Roles: map[string][]string{}, Arch: arch, Keys: os.DirFS(filepath.Join(o.Images, KeysName)),
+		Source: o.Source, Now: o.Now, Progress: o.Progress, Warn: o.Warn, Snapshot: cmp.Or(o.Snapshot, def.Snapshot), Only: o.Only,
+	}
+	for _, r := range o.Roles {
+		in.Roles[r.Name] = r.Packages
+	}
+	if o.Old != nil {
+		in.Old = o.Old.Architectures[arch]
+	}
+	if len(o.Only) > 0 && in.Old == nil {
+		return nil, fmt.Errorf("%w of architecture %s that could be kept: run `%s`", ErrNoLock, arch, LockCommand)
+	}
+	return MakeLock(ctx, in)
 }
 
 // FetchOrResolve fetches every package of a lock. If the mirror no longer has one, it tells why through say, makes a new
@@ -85,12 +98,13 @@ func FetchOrResolve(ctx context.Context, def *Definition, lock *Lock, o Options,
 
 func fetchLock(ctx context.Context, lock *Lock, o Options) error {
 	var packages []Package
+	var snapshots []archive.Snapshot
 	for _, arch := range o.Arches {
 		if l := lock.Architectures[arch]; l != nil {
-			packages = append(packages, l.Packages...)
+			packages, snapshots = append(packages, l.Packages...), append(snapshots, l.Snapshots...)
 		}
 	}
-	return fetchPackages(ctx, o.Source, packages, o.Progress)
+	return fetchPackages(ctx, o.Source.At(snapshots...), packages, o.Progress)
 }
 
 // Merge keeps the architectures of an older lock that a newer one does not have.

@@ -117,7 +117,7 @@ func (r *resolver) settle(q question, decide bool) error {
 		if !rel.AppliesTo(r.arch) {
 			continue
 		}
-		found := r.satisfiers(rel)
+		found := r.preferred(r.satisfiers(rel))
 		if slices.ContainsFunc(found, func(c *candidate) bool { return r.chosen[c.Name] == c }) {
 			return nil
 		}
@@ -134,11 +134,25 @@ func (r *resolver) settle(q question, decide bool) error {
 	case len(answers) == 0:
 		return r.unsatisfied(q)
 	case len(answers) == 1 || decide:
-		r.choose(answers[0])
+		r.choose(r.preferred(answers)[0])
 	default:
 		r.open = append(r.open, q)
 	}
 	return nil
+}
+
+// preferred is those of several answers that are preferred, or all where none is.
+func (r *resolver) preferred(answers []*candidate) []*candidate {
+	var list []*candidate
+	for _, c := range answers {
+		if r.prefer[c.Name] {
+			list = append(list, c)
+		}
+	}
+	if len(list) == 0 {
+		return answers
+	}
+	return list
 }
 
 // leftOut is the omitted package that a clause asks for. It counts as satisfied: another alternative is not taken in
@@ -180,7 +194,29 @@ func (r *resolver) unsatisfied(q question) error {
 	if len(have) > 0 {
 		there = strings.Join(have, ", ")
 	}
-	return fmt.Errorf("package %s %s needs %s; the archives have %s", q.asker.Name, q.asker.Version, q.clause, there)
+	return &unmetError{q.asker, q.clause, there}
+}
+
+// unmetError: a package needs what is not there.
+type unmetError struct {
+	asker  *candidate
+	clause deb.Clause
+	there  string // what there is instead
+}
+
+func (e *unmetError) Error() string {
+	return fmt.Sprintf("package %s %s needs %s; the archives have %s", e.asker.Name, e.asker.Version, e.clause, e.there)
+}
+
+// clashError: two packages exclude each other.
+type clashError struct {
+	one, other *candidate
+	field      string // of one: Conflicts, Breaks
+	clause     deb.Clause
+}
+
+func (e *clashError) Error() string {
+	return fmt.Sprintf("package %s %s cannot be with %s %s (%s: %s)", e.one.Name, e.one.Version, e.other.Name, e.other.Version, e.field, e.clause)
 }
 
 // conflicts checks that no two chosen packages exclude each other (policy 7.3, 7.4).
@@ -194,7 +230,7 @@ func (r *resolver) conflicts() error {
 			}
 			for _, clause := range clauses {
 				if other := r.excluded(c, clause); other != nil {
-					return fmt.Errorf("package %s %s cannot be with %s %s (%s: %s)", c.Name, c.Version, other.Name, other.Version, field.name, clause)
+					return &clashError{c, other, field.name, clause}
 				}
 			}
 		}

@@ -9,7 +9,7 @@ import (
 
 // The committed lock fits the committed definition and every role that is shipped.
 func TestShippedLock(t *testing.T) {
-	def, err := LoadDefinition("definition.yaml", shippedDefinition(t))
+	def, err := loadText("definition.yaml", shippedDefinition(t))
 	if err != nil {
 		t.Fatal(err)
 	}

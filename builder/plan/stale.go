@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,10 +27,23 @@ func stale(was, now Asked, role string) error {
 	} else {
 		changes = append(changes, listChanges("packages of role "+role, was.Roles[role], now.Roles[role])...)
 	}
+	if was.Snapshot != now.Snapshot {
+		changes = append(changes, fmt.Sprintf("snapshot: %q -> %q", was.Snapshot, now.Snapshot))
+	}
+	changes = append(changes, listChanges("container images", pairs(was.Images), pairs(now.Images))...)
 	if len(changes) == 0 {
 		return nil
 	}
 	return fmt.Errorf("%w: since it was written, %s; run `%s`", ErrStale, strings.Join(changes, "; "), LockCommand)
+}
+
+// pairs is a map as words.
+func pairs(m map[string]string) []string {
+	var list []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, k+"="+m[k])
+	}
+	return list
 }
 
 // listChanges is "packages: +foo -bar", or nothing.
@@ -49,51 +63,4 @@ func listChanges(name string, was, now []string) []string {
 		return nil
 	}
 	return []string{name + ": " + strings.Join(words, " ")}
-}
-
-// Change is how one package moved from one lock to the next.
-type Change struct {
-	Arch, Name string
-	Was, Now   string // versions; "" if it was not there, or is no longer
-}
-
-// String is a line for people: "libc6 2.41-12 -> 2.41-13".
-func (c Change) String() string {
-	switch {
-	case c.Was == "":
-		return "+ " + c.Name + " " + c.Now
-	case c.Now == "":
-		return "- " + c.Name + " " + c.Was
-	default:
-		return "  " + c.Name + " " + c.Was + " -> " + c.Now
-	}
-}
-
-// Changes lists what moved between two locks, by architecture and name. The old one may be nil.
-func Changes(was, now *Lock) []Change {
-	var changes []Change
-	versions := map[[2]string][2]string{}
-	collect := func(l *Lock, i int) {
-		if l == nil {
-			return
-		}
-		for arch, a := range l.Architectures {
-			for _, p := range a.Packages {
-				v := versions[[2]string{arch, p.Name}]
-				v[i] = p.Version
-				versions[[2]string{arch, p.Name}] = v
-			}
-		}
-	}
-	collect(was, 0)
-	collect(now, 1)
-	for k, v := range versions {
-		if v[0] != v[1] {
-			changes = append(changes, Change{k[0], k[1], v[0], v[1]})
-		}
-	}
-	slices.SortFunc(changes, func(a, b Change) int {
-		return strings.Compare(a.Arch+" "+a.Name, b.Arch+" "+b.Name)
-	})
-	return changes
 }

@@ -14,6 +14,7 @@ type universe struct {
 	arch     string
 	packages map[string]*candidate
 	provided map[string][]provider // by virtual name, sorted by provider
+	prefer   map[string]bool       // taken before other alternatives, if any; may be nil
 }
 
 // candidate is a package that may be chosen. Its relations are parsed when it is looked at.
@@ -49,6 +50,33 @@ func newUniverse(arch string, packages []archive.Package) (*universe, error) {
 		slices.SortFunc(list, func(a, b provider) int { return strings.Compare(a.by.Name, b.by.Name) })
 	}
 	return u, nil
+}
+
+// put puts a package in the place of the one of its name.
+func (u *universe) put(p archive.Package) error {
+	v, err := deb.ParseVersion(p.Version)
+	if err != nil {
+		return fmt.Errorf("package %s: %w", p.Name, err)
+	}
+	if old := u.packages[p.Name]; old != nil {
+		provides, err := old.provides()
+		if err != nil {
+			return err
+		}
+		for _, r := range provides {
+			u.provided[r.Name] = slices.DeleteFunc(u.provided[r.Name], func(p provider) bool { return p.by == old })
+		}
+	}
+	c := &candidate{p, v}
+	u.packages[p.Name] = c
+	if err := u.addProvides(c); err != nil {
+		return err
+	}
+	provides, err := c.provides()
+	for _, r := range provides {
+		slices.SortFunc(u.provided[r.Name], func(a, b provider) int { return strings.Compare(a.by.Name, b.by.Name) })
+	}
+	return err
 }
 
 func (u *universe) addProvides(c *candidate) error {

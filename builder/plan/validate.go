@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -28,40 +29,49 @@ var (
 	suiteName = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]*$`)
 	reference = regexp.MustCompile(`^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 	numbers   = regexp.MustCompile(`^[0-9]{1,9}:[0-9]{1,9}$`)
-	port      = regexp.MustCompile(`^[0-9]{1,5}/(tcp|udp|sctp)$`)
+	// pinnedImage is an image of a registry by its digest.
+	pinnedImage = regexp.MustCompile(`^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}$`)
+	port        = regexp.MustCompile(`^[0-9]{1,5}/(tcp|udp|sctp)$`)
 )
 
-func (c *checker) definition(d *Definition) {
+// checkPart checks what can be seen in one document alone, and joins that to the faults of decoding it.
+func checkPart(p *part, decoded error) document.Faults {
+	c := &checker{source: p.source}
+	c.document(&p.document)
+	return joined(p.source, decoded, c.faults)
+}
+
+// joined are the faults of decoding a document and of checking it.
+func joined(source *document.Source, decoded error, found document.Faults) document.Faults {
+	var faults document.Faults
+	if err := document.Join(decoded, found); err != nil && !errors.As(err, &faults) {
+		faults = document.Faults{source.Fault("", err.Error(), "")}
+	}
+	return faults
+}
+
+func (c *checker) document(d *Definition) {
 	if d.APIVersion != APIVersion {
 		c.fault("apiVersion", "use "+APIVersion, "unknown version %q", d.APIVersion)
 	}
 	if d.Kind != "Image" {
 		c.fault("kind", "use Image", "unknown kind %q", d.Kind)
 	}
-	if err := version.Check(d.Version); err != nil {
-		c.fault("version", "such as 0.1.0 or 0.2.0-rc.1", "%v", err)
-	}
 	c.archives(d.Archives)
+	c.each("include", d.Include, "", func(string) error { return nil })
 	c.each("packages", d.Packages, "", packageName)
 	c.each("omit", d.Omit, "", packageName)
 	c.each("tools", d.Tools, "", packageName)
-	for i, name := range d.Packages {
-		if slices.Contains(d.Omit, name) {
-			c.fault(index("packages", i), "take it out of one of them", "%s is in omit too", name)
-		}
-	}
-	if !deb.ValidName(strings.ReplaceAll(d.Kernel, "{arch}", "amd64")) {
-		c.fault("kernel", "such as linux-image-{arch}", "%q is not a package name", d.Kernel)
-	}
 	c.each("kernelArguments", d.KernelArguments, "one argument each", kernelArgument)
 	c.each("initrd.modules", d.Initrd.Modules, "the module's name, without path and .ko", match(module, "a module's name"))
 	c.each("initrd.components", d.Initrd.Components, "", match(word, "a component's name"))
 	c.each("pruneModules", d.PruneModules, "", checkPattern)
 	c.each("exclude", d.Exclude, "", checkPattern)
-	c.compression(d.Compression)
+	c.each("firmwareFiles", d.FirmwareFiles, "below usr/lib/firmware, such as bnx2*", checkPattern)
 	c.images(d.ContainerImages)
 	c.absent(d.Absent)
 	c.firmware(d.Firmware)
+	c.files(d.Files)
 }
 
 func index(list string, i int) string { return fmt.Sprintf("%s[%d]", list, i) }
@@ -101,11 +111,11 @@ func match(re *regexp.Regexp, what string) func(string) error {
 }
 
 func (c *checker) archives(list []Archive) {
-	if len(list) == 0 {
-		c.fault("archives", "name at least one suite", "there are no archives")
-	}
 	for i, a := range list {
 		at := index("archives", i)
+		if slices.ContainsFunc(list[:i], func(b Archive) bool { return archiveKey(a) == archiveKey(b) }) {
+			c.fault(at, "remove one", "%s is in the list twice", archiveKey(a))
+		}
 		if !word.MatchString(a.Name) {
 			c.fault(at+".name", "such as debian", "%q is not an archive's name", a.Name)
 		}
@@ -130,44 +140,89 @@ func keyFile(s string) error {
 	return nil
 }
 
-func (c *checker) compression(z Compression) {
+func (m *merger) checkVersion() {
+	if err := version.Check(m.def.Version); err != nil {
+		m.fault(m.at("version"), "such as 0.1.0 or 0.2.0-rc.1", "%v", err)
+	}
+}
+
+func (m *merger) checkKernel() {
+	if !deb.ValidName(strings.ReplaceAll(m.def.Kernel, "{arch}", "amd64")) {
+		m.fault(m.at("kernel"), "such as linux-image-{arch}", "%q is not a package name", m.def.Kernel)
+	}
+}
+
+func (m *merger) checkCompression() {
+	z := m.def.Compression
 	if z.Algorithm != "zstd" {
-		c.fault("compression.algorithm", "use zstd", "unknown algorithm %q", z.Algorithm)
+		m.fault(m.at("compression.algorithm"), "use zstd", "unknown algorithm %q", z.Algorithm)
 	}
 	if z.Level < 1 || z.Level > 22 {
-		c.fault("compression.level", "1 (fast) to 22 (small)", "%d is no level", z.Level)
+		m.fault(m.at("compression.level"), "1 (fast) to 22 (small)", "%d is no level", z.Level)
 	}
 	if z.ReleaseLevel < 0 || z.ReleaseLevel > 22 {
-		c.fault("compression.releaseLevel", "1 (fast) to 22 (small)", "%d is no level", z.ReleaseLevel)
+		m.fault(m.at("compression.releaseLevel"), "1 (fast) to 22 (small)", "%d is no level", z.ReleaseLevel)
 	}
 	if n := z.BlockSize; n < 4<<10 || n > 1<<20 || n&(n-1) != 0 {
-		c.fault("compression.blockSize", "4096 to 1048576 bytes", "%d is not a power of two in range", n)
+		m.fault(m.at("compression.blockSize"), "4096 to 1048576 bytes", "%d is not a power of two in range", n)
+	}
+}
+
+// checkReferences checks that no two container images have one reference.
+func (m *merger) checkReferences() {
+	list := m.def.ContainerImages
+	for i, image := range list {
+		if slices.ContainsFunc(list[:i], func(o ContainerImage) bool { return o.Reference == image.Reference }) {
+			at := m.at(document.Key("containerImages", image.Name))
+			at.path += ".reference"
+			m.fault(at, "each once", "%q is another image's reference", image.Reference)
+		}
 	}
 }
 
 func (c *checker) images(list []ContainerImage) {
-	var names, references []string
 	for i, image := range list {
 		at := index("containerImages", i)
-		names, references = append(names, image.Name), append(references, image.Reference)
-		if !word.MatchString(image.Component) {
-			c.fault(at+".component", "", "%q is not a component's name", image.Component)
+		if !word.MatchString(image.Name) || slices.ContainsFunc(list[:i], func(o ContainerImage) bool { return o.Name == image.Name }) {
+			c.fault(at+".name", "lower-case letters, digits and -; each once", "%q is not a new name", image.Name)
 		}
-		if len(image.Entrypoint) == 0 || !path.IsAbs(image.Entrypoint[0]) {
-			c.fault(at+".entrypoint", "such as [/coredns]", "it does not begin with an absolute path")
+		if !reference.MatchString(image.Reference) {
+			c.fault(at+".reference", "such as slipway.local/pause:0.1.0", "%q is not a reference with a tag", image.Reference)
 		}
-		if !numbers.MatchString(image.User) {
-			c.fault(at+".user", "UID:GID, such as 65532:65532", "%q is not a numeric user and group", image.User)
+		c.each(at+".roles", image.Roles, "", match(word, "a role's name"))
+		if image.external() {
+			c.externalImage(at, image)
+		} else {
+			c.builtImage(at, image)
 		}
-		c.each(at+".ports", image.Ports, "such as 53/udp", match(port, "a port"))
 	}
-	for i := range list {
-		at := index("containerImages", i)
-		if !word.MatchString(names[i]) || slices.Contains(names[:i], names[i]) {
-			c.fault(at+".name", "lower-case letters, digits and -; each once", "%q is not a new name", names[i])
-		}
-		if !reference.MatchString(references[i]) || slices.Contains(references[:i], references[i]) {
-			c.fault(at+".reference", "such as slipway.local/pause:0.1.0; each once", "%q is not a new reference with a tag", references[i])
+}
+
+// builtImage is one that is made of a component.
+func (c *checker) builtImage(at string, image ContainerImage) {
+	if !word.MatchString(image.Component) {
+		c.fault(at+".component", "an image has a component, an archive or a source", "%q is not a component's name", image.Component)
+	}
+	if len(image.Entrypoint) == 0 || !path.IsAbs(image.Entrypoint[0]) {
+		c.fault(at+".entrypoint", "such as [/coredns]", "it does not begin with an absolute path")
+	}
+	if !numbers.MatchString(image.User) {
+		c.fault(at+".user", "UID:GID, such as 65532:65532", "%q is not a numeric user and group", image.User)
+	}
+	c.each(at+".ports", image.Ports, "such as 53/udp", match(port, "a port"))
+}
+
+// externalImage is one that comes as it is.
+func (c *checker) externalImage(at string, image ContainerImage) {
+	if image.Archive != "" && image.Source != "" || image.Component != "" {
+		c.fault(at, "remove all but one", "an image has a component, an archive or a source")
+	}
+	if image.Source != "" && !pinnedImage.MatchString(image.Source) {
+		c.fault(at+".source", "such as registry.example.com/team/exporter@sha256:4f2c... (64 digits)", "%q does not name an image of a registry by its digest", image.Source)
+	}
+	for field, given := range map[string]bool{"entrypoint": image.Entrypoint != nil, "args": image.Args != nil, "user": image.User != "", "ports": image.Ports != nil} {
+		if given {
+			c.fault(at+"."+field, "remove it", "an image that comes as it is says this itself")
 		}
 	}
 }

@@ -51,7 +51,28 @@ func Open(address string, o Options) (*Repository, error) {
 	if err != nil || reference.Reference != "" {
 		return nil, fmt.Errorf("%q is no repository of a registry: write it like %sregistry.example.com/team/images", address, Scheme)
 	}
-	repository, err := remote.NewRepository(reference.String())
+	repository, err := connect(reference)
+	if err != nil {
+		return nil, err
+	}
+	repository.PlainHTTP = repository.PlainHTTP || o.PlainHTTP
+	return &Repository{remote: repository, Pause: time.Second, Settle: 2 * time.Second}, nil
+}
+
+// Remote is the repository of an image as pods name it, registry.example.com/team/exporter@sha256:..., and the tag or
+// digest behind it.
+func Remote(image string) (*remote.Repository, string, error) {
+	reference, err := registry.ParseReference(image)
+	if err != nil {
+		return nil, "", err
+	}
+	repository, err := connect(reference)
+	return repository, reference.Reference, err
+}
+
+// connect makes a client with docker's credentials; localhost is spoken to without TLS.
+func connect(reference registry.Reference) (*remote.Repository, error) {
+	repository, err := remote.NewRepository(reference.Registry + "/" + reference.Repository)
 	if err != nil {
 		return nil, err
 	}
@@ -62,9 +83,9 @@ func Open(address string, o Options) (*Repository, error) {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.ResponseHeaderTimeout = 2 * time.Minute
 	repository.Client = &auth.Client{Client: &http.Client{Transport: base}, Cache: auth.NewCache(), Credential: credentials.Credential(store)}
-	repository.PlainHTTP = o.PlainHTTP || local(reference.Host())
+	repository.PlainHTTP = local(reference.Host())
 	repository.TagListMaxPages = 1000
-	return &Repository{remote: repository, Pause: time.Second, Settle: 2 * time.Second}, nil
+	return repository, nil
 }
 
 func local(host string) bool {

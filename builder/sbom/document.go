@@ -167,7 +167,8 @@ func (w *writer) addProgram(c Component, p Program) common.ElementID {
 
 func (w *writer) addContainerImages(whole common.ElementID) {
 	for _, i := range w.image.ContainerImages {
-		name, tag, _ := strings.Cut(i.Reference, ":")
+		colon := strings.LastIndexByte(i.Reference, ':') // the reference has a tag; a colon before it is a port's
+		name, tag := i.Reference[:colon], i.Reference[colon+1:]
 		purl := packageurl.NewPackageURL(packageurl.TypeOCI, "", path.Base(name), i.Digest,
 			packageurl.QualifiersFromMap(map[string]string{"repository_url": name, "tag": tag}), "")
 		id := w.add(w.id("ContainerImage", i.Name), v2_3.Package{
@@ -175,6 +176,8 @@ func (w *writer) addContainerImages(whole common.ElementID) {
 			PackageChecksums: sha(strings.TrimPrefix(i.Digest, "sha256:")),
 		}, purl.ToString())
 		w.relate(whole, contains, id)
-		w.relate(id, contains, w.componentID(i.Component))
+		if i.Component != "" {
+			w.relate(id, contains, w.componentID(i.Component))
+		}
 	}
 }

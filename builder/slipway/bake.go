@@ -113,7 +113,7 @@ type order struct {
 
 // orders makes the plans of all wanted images.
 func (f *bakeFlags) orders(w *workshop) ([]order, error) {
-	roles, err := f.loadRoles(f.names)
+	roles, err := f.loadRoles(w.definition, f.names)
 	if err != nil {
 		return nil, err
 	}
@@ -183,6 +183,11 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 		k.progress.end()
 		return nil, err
 	}
+	images, err := w.fetchImages(ctx, plans, k.progress)
+	if err != nil {
+		k.progress.end()
+		return nil, err
+	}
 	libraries, err := installLibraries(plans, w)
 	if err != nil {
 		k.progress.end()
@@ -195,7 +200,7 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 	}
 	k.options = func(o order) bake.Options {
 		return bake.Options{
-			Plan: o.plan, Role: o.role, Out: f.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path,
+			Plan: o.plan, Role: o.role, Out: f.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path, Blob: images.Path,
 			Component: func(ctx context.Context, name string) (component.Component, error) {
 				return builder.Build(ctx, name, o.plan.Arch)
 			},

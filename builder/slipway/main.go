@@ -1,7 +1,7 @@
 // Command slipway is the operator's program: it locks, bakes, serves and rehearses node images. One file is one command;
 // a command parses its flags, builds values and hands them to the package that does the work.
 //
-// Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the lock is stale or missing; 4 the mirror no longer has
+// Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the lock is stale, damaged or missing; 4 the mirror no longer has
 // a locked file; 5 a device must not be written; 6 a signature is missing or wrong; 7 publishing
 // is refused; 8 images differ (diff --exit-code); 130 interrupted.
 package main
@@ -71,7 +71,7 @@ func command(a *app) *cobra.Command {
 		Long: `Slipway bakes immutable Kubernetes node images and boots them.
 
 An image is baked once for each role and version and knows no cluster; a node becomes this node by its own small
-configuration. Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the lock is stale or missing;
+configuration. Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the lock is stale, damaged or missing;
 4 the mirror no longer has a locked file; 5 a device must not be written; 6 a signature is missing or wrong;
 7 publishing is refused; 8 images differ (diff --exit-code); 130 interrupted.`,
 		SilenceErrors: true,
@@ -124,9 +124,9 @@ func exitCode(err error) int {
 	var wrong *usageError
 	var faults document.Faults
 	switch {
-	case errors.As(err, &wrong), errors.As(err, &faults):
+	case errors.As(err, &wrong), errors.As(err, &faults), errors.Is(err, plan.ErrPattern):
 		return exitUsage
-	case errors.Is(err, plan.ErrStale), errors.Is(err, plan.ErrNoLock):
+	case errors.Is(err, plan.ErrStale), errors.Is(err, plan.ErrNoLock), errors.Is(err, plan.ErrBadLock):
 		return exitStale
 	case errors.Is(err, plan.ErrMoved):
 		return exitMoved

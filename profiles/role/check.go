@@ -63,7 +63,7 @@ func (c *checker) links(links map[string]string) {
 	for _, at := range slices.Sorted(maps.Keys(links)) {
 		if !filePath.MatchString(at) || path.Clean(at) != at {
 			c.fault(document.Key("links", at), fmt.Sprintf("%q is not a clean absolute path", at), "")
-		} else if problem := misplaced(at); problem != "" {
+		} else if problem := Misplaced(at); problem != "" {
 			c.fault(document.Key("links", at), problem, "")
 		}
 		if links[at] == "" || strings.ContainsAny(links[at], "\n\x00") {
@@ -124,8 +124,8 @@ func (c *checker) absent(list []Absence) {
 	}
 }
 
-// misplaced says why a file can't be at a path of the image, or nothing.
-func misplaced(at string) string {
+// Misplaced says why a file can't be at a path of the image, or nothing.
+func Misplaced(at string) string {
 	for _, folder := range []string{"/dev", "/proc", "/run", "/sys", "/tmp"} {
 		if at == folder || strings.HasPrefix(at, folder+"/") {
 			return folder + " is made anew at each boot: what is there in the image is never seen"

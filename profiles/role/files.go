@@ -77,8 +77,8 @@ func (r *fileReader) visit(name string, entry fs.DirEntry, err error) error {
 		r.fault(name, "is a symbolic link", "name it under links in the role's document")
 	case !entry.Type().IsRegular():
 		r.fault(name, "is not a regular file", "")
-	case misplaced(at) != "":
-		r.fault(name, misplaced(at), "")
+	case Misplaced(at) != "":
+		r.fault(name, Misplaced(at), "")
 	default:
 		r.read(name, at)
 	}

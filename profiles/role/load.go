@@ -172,12 +172,17 @@ func (m *merger) importImages() {
 	if _, ok := m.files[unitFolder+imagesUnit]; !ok {
 		return
 	}
+	m.files[imagesDrop] = imagesFile(m.role.ContainerImages)
+}
+
+// imagesFile has the unit import images of these names.
+func imagesFile(names []string) File {
 	var drop strings.Builder
 	drop.WriteString("[Service]\n")
-	for _, name := range m.role.ContainerImages {
+	for _, name := range names {
 		fmt.Fprintf(&drop, "ExecStart=%s %s/%s.tar\n", importImage, bootspec.ContainerImagesDirectory, name)
 	}
-	m.files[imagesDrop] = File{Path: imagesDrop, Mode: 0o644, Content: []byte(drop.String())}
+	return File{Path: imagesDrop, Mode: 0o644, Content: []byte(drop.String())}
 }
 
 func (m *merger) fault(message, hint string) {

@@ -9,6 +9,8 @@
 // Whether a component or container image exists is for builder/plan to say.
 package role
 
+import "slices"
+
 // Role is one role, resolved: includes merged, every list sorted and free of repeats, files sorted by path.
 type Role struct {
 	Name            string            // worker; [a-z0-9-]+
@@ -45,4 +47,18 @@ type File struct {
 	Mode    uint32 // 0644 or 0755; 0777 for a link
 	Content []byte
 	Link    string // target, if it is a symbolic link
+}
+
+// WithImages is the role with further container images of the definition; without any, the role itself.
+func (r *Role) WithImages(names []string) *Role {
+	if len(names) == 0 {
+		return r
+	}
+	changed := *r
+	changed.ContainerImages = slices.Compact(slices.Sorted(slices.Values(slices.Concat(r.ContainerImages, names))))
+	changed.Files = slices.Clone(r.Files)
+	if i := slices.IndexFunc(changed.Files, func(f File) bool { return f.Path == imagesDrop }); i >= 0 {
+		changed.Files[i] = imagesFile(changed.ContainerImages)
+	}
+	return &changed
 }

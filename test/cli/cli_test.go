@@ -60,7 +60,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "seal": seal, "kernelimage": kernelImage, "loop": loop, "webserver": webServer, "registry": registry},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "seal": seal, "kernelimage": kernelImage, "loop": loop, "webserver": webServer, "registry": registry, "archive": signedArchive},
 		Condition: func(name string) (bool, error) {
 			switch name {
 			case "root":
