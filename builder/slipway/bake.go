@@ -28,6 +28,7 @@ type bakeFlags struct {
 	formats []string
 	slot    int64 // MiB of a root slot
 	build   string
+	origin  originFlags
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -45,7 +46,8 @@ A block map lies beside each, .bmap, for slipway flash and bmaptool. With disk.z
 With --format iso there is a small disk image that boots from CD-ROM (virtual media) and from a stick alike, .iso. All of
 them boot with UEFI only; machines with legacy BIOS boot from the network.
 The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
-Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.`,
+Two bakes of the same plan give the same bytes. Beside lies .provenance.json, which says how the image came to be: who baked
+it (--builder-id) from which commit, definition, lock, packages and modules (SLSA provenance; slipway sign signs it). With --plan the plans are printed and nothing is baked.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := errors.Join(flags.checkDisk(), flags.checkBuild()); err != nil {
@@ -66,6 +68,7 @@ Two bakes of the same plan give the same bytes. With --plan the plans are printe
 	c.Flags().StringSliceVar(&flags.formats, "format", []string{bake.FormatNetboot}, "what to make besides the netboot files: disk, disk-4k, iso, each also with .zst or .qcow2 after it")
 	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
 	c.Flags().StringVar(&flags.build, "build", "", "build metadata for the version, such as ci.57 (0.1.0+ci.57)")
+	flags.origin.register(c)
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	a.outputFlag(c)
 	return c
@@ -93,7 +96,7 @@ type order struct {
 	role *role.Role
 }
 
-// orders makes the plans of all wanted images.
+// orders makes the plans of all wanted images, and notes the lock they are from.
 func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	roles, err := f.loadRoles(f.names)
 	if err != nil {
@@ -103,6 +106,7 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.origin.lock = lock.Digest()
 	definition, err := w.definition.WithBuild(f.build)
 	if err != nil {
 		return nil, err
@@ -146,6 +150,7 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 	if err != nil {
 		return err
 	}
+	origin := flags.origin.read(ctx, a, w.images)
 	p := newProgress(a)
 	defer p.end()
 	var plans []*plan.Plan
@@ -167,6 +172,7 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 				return builder.Build(ctx, name, o.plan.Arch)
 			},
 			Formats:  flags.formats,
+			Origin:   origin,
 			Disk:     disk.Sizes{Root: flags.slot << 20},
 			Progress: p.baking(o.plan.Role),
 		})

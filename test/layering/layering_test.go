@@ -156,6 +156,7 @@ func TestImagesKnowNoCluster(t *testing.T) {
 
 // runners are the packages that may start processes, and what they are there for.
 var runners = map[string]string{
+	"builder/checkout":         "git",
 	"builder/component":        "go",
 	"builder/internal/fixture": "docker-registry, for tests",
 	"builder/squashfs":         "mksquashfs",
