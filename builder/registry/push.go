@@ -123,7 +123,7 @@ func (r *Repository) state(ctx context.Context, o publish.Order, described *publ
 
 // publish pushes a release: files, artifacts, the index under its digest, and then the version's tag.
 func (r *Repository) publish(ctx context.Context, o publish.Order, described publish.Release, l layout) error {
-	p := &pusher{Repository: r, order: o, own: o.Release.Own()}
+	p := &pusher{Repository: r, order: o, own: o.Release.Own.Files(described.Version)}
 	for _, f := range described.Files {
 		p.all += f.Size
 	}

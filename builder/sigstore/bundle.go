@@ -116,6 +116,9 @@ func parse(data []byte) (*Bundle, error) {
 	return parsed, nil
 }
 
+// Statement is what an envelope has, not verified; nil where the bundle is the signature of a file.
+func (b *Bundle) Statement() []byte { return b.payload }
+
 // KeyID is that of the key which the bundle names; empty where it names none that is known here. It is only a hint.
 func (b *Bundle) KeyID() string {
 	sum, err := base64.StdEncoding.DecodeString(b.hint)

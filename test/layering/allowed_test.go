@@ -49,7 +49,7 @@ var allowed = map[string][]string{
 	"builder/plan":             {"builder/archive", "builder/deb", "images/document", "images/version", "profiles/role"},
 	"builder/provenance":       {"images/bootspec", "images/manifest", "github.com/in-toto/attestation", "github.com/package-url/packageurl-go", "google.golang.org/protobuf"},
 	"builder/publish":          {"builder/release", "images/manifest", "images/version", "golang.org/x/sys"},
-	"builder/pull":             {"builder/publish", "builder/release", "images/bootspec", "images/manifest", "images/version", "golang.org/x/sys"},
+	"builder/pull":             {"builder/provenance", "builder/publish", "builder/release", "images/bootspec", "images/manifest", "images/version", "golang.org/x/sys"},
 	"builder/qcow2":            {},
 	"builder/rack":             {"builder/netboot", "images/bootspec", "profiles/cluster", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/sync", "golang.org/x/sys"},
 	"builder/registry":         {"builder/publish", "builder/release", "images/manifest", "images/version", "github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "oras.land/oras-go"},
