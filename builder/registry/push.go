@@ -39,16 +39,21 @@ func (r *Repository) apply(ctx context.Context, o publish.Order) (publish.Result
 	if err != nil {
 		return publish.Result{}, err
 	}
-	var x *publish.Index
+	var l layout
+	if described != nil {
+		l = arrange(o.Release, *described)
+		described.OCI = l.index.Digest.String()
+	}
+	var before sealed
 	if err := r.retry(ctx, func(ctx context.Context) (err error) {
-		if x, err = r.state(ctx, o, described); publish.Unreachable(err) {
+		if before, err = r.before(ctx, o, described); publish.Unreachable(err) {
 			err = publish.Final{Err: err}
 		}
 		return err
 	}); err != nil {
 		return publish.Result{}, err
 	}
-	result, err := o.Decide(x, described)
+	result, err := o.Decide(before.index, described)
 	result.Place = r.String()
 	if err != nil || o.Dry {
 		return result, err
@@ -56,13 +61,9 @@ func (r *Repository) apply(ctx context.Context, o publish.Order) (publish.Result
 	var index document
 	switch {
 	case result.Published:
-		l := arrange(o.Release, *described)
 		index, err = l.index, r.publish(ctx, o, *described, l)
 	case len(o.Channels) > 0:
-		err = r.retry(ctx, func(ctx context.Context) (err error) {
-			index, _, _, err = r.index(ctx, tag(result.Version))
-			return err
-		})
+		index, err = r.named(ctx, before.index, result.Version)
 	}
 	if err != nil {
 		return publish.Result{}, err
@@ -74,6 +75,12 @@ func (r *Repository) apply(ctx context.Context, o publish.Order) (publish.Result
 		if err := r.pushManifest(ctx, index, m.Channel); err != nil {
 			return publish.Result{}, fmt.Errorf("cannot move channel %s: %w", m.Channel, err)
 		}
+	}
+	if o.Sealing != nil {
+		if err := r.seal(ctx, o.Sealing, before); err != nil {
+			return publish.Result{}, err
+		}
+		result.Index = before.index.Seal.Counter
 	}
 	return result, r.delete(ctx, result.Pruned)
 }

@@ -191,7 +191,9 @@ func (t *Trust) Vouch(version string, own Own) (Sums, Key, error) {
 			return nil, Key{}, t.nobody(version, FileName(version, ExtSignature)+", nor "+FileName(version, ExtBundle))
 		}
 		var err error
-		if key, err = t.verify(version, own); err != nil {
+		if key, err = t.verify(list, own.Sums, [2]attempt{
+			{FileName(version, ExtSignature), own.Signature, t.verifyMinisign}, {FileName(version, ExtBundle), own.Bundle, t.verifyBundle},
+		}); err != nil {
 			return nil, Key{}, fmt.Errorf("%w: %w", ErrSignature, err)
 		}
 	}
@@ -216,21 +218,15 @@ type stranger struct{ id string }
 
 func (s stranger) Error() string { return "is signed with key " + s.id }
 
-// verify finds a trusted key that made one of the signatures. Of several faults it tells the worst.
-func (t *Trust) verify(version string, own Own) (Key, error) {
-	list := FileName(version, ExtSums)
+// verify finds a trusted key that made one of a text's signatures. Of several faults it tells the worst.
+func (t *Trust) verify(name string, text []byte, attempts [2]attempt) (Key, error) {
 	var strangers []string
 	var worst error
-	for _, try := range []struct {
-		file, data string
-		verify     func(text, signature []byte) (Key, error)
-	}{
-		{FileName(version, ExtSignature), string(own.Signature), t.verifyMinisign}, {FileName(version, ExtBundle), string(own.Bundle), t.verifyBundle},
-	} {
-		if try.data == "" {
+	for _, a := range attempts {
+		if a.data == nil {
 			continue
 		}
-		key, err := try.verify(own.Sums, []byte(try.data))
+		key, err := a.verify(text, a.data)
 		var other stranger
 		switch {
 		case err == nil:
@@ -238,16 +234,19 @@ func (t *Trust) verify(version string, own Own) (Key, error) {
 		case errors.As(err, &other):
 			strangers = append(strangers, other.id)
 		case worst == nil && errors.Is(err, errDamaged):
-			worst = fmt.Errorf("%s %w; copy it again", try.file, err)
+			worst = fmt.Errorf("%s %w; copy it again", a.name, err)
 		case worst == nil:
-			worst = fmt.Errorf("%s %w", list, err)
+			worst = fmt.Errorf("%s %w", name, err)
 		}
 	}
 	if worst != nil {
 		return Key{}, worst
 	}
+	if len(strangers) == 0 {
+		return Key{}, fmt.Errorf("%s %w, and %s trusted", name, errNobody, t.who())
+	}
 	return Key{}, fmt.Errorf("%s is signed with key %s, and %s trusted: if you trust its owner, get the public key from there and add it (--trust)",
-		list, strings.Join(strangers, " and key "), t.who())
+		name, strings.Join(strangers, " and key "), t.who())
 }
 
 var errDamaged = errors.New("it is damaged")
