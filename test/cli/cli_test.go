@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 )
@@ -51,10 +52,11 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("IMAGES", images)
+			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, ".state"))
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "loop": loop, "webserver": webServer, "registry": registry},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "proven": proven, "loop": loop, "webserver": webServer, "registry": registry},
 		Condition: func(name string) (bool, error) {
 			switch name {
 			case "root":
@@ -121,6 +123,21 @@ func diskImage(ts *testscript.TestScript, neg bool, args []string) {
 		Artifacts: []manifest.Artifact{{Name: filepath.Base(path), Kind: manifest.KindDisk, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}},
 	}
 	ts.Check(os.WriteFile(strings.TrimSuffix(path, bootspec.ExtDisk)+bootspec.ExtManifest, m.Encode(), 0o600))
+}
+
+// proven puts an image's provenance beside its manifest: proven slipway-worker-0.1.0-amd64.json BUILDER COMMIT.
+func proven(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: proven manifest builder commit")
+	}
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	m, err := manifest.Decode(data)
+	ts.Check(err)
+	text, err := provenance.Build{Origin: provenance.Origin{Builder: args[1], Source: &provenance.Source{Commit: args[2]}}, Manifest: m}.Encode()
+	ts.Check(err)
+	ts.Check(os.WriteFile(strings.TrimSuffix(path, bootspec.ExtManifest)+provenance.Ext, text, 0o600))
 }
 
 // webServer serves a folder and puts its URL into a variable: webserver URL folder.
