@@ -43,6 +43,12 @@ func withProgram(m *testing.M) int {
 	return m.Run()
 }
 
+// Variables that name the programs which `make test` and `make test-cosign` build from test/cosign.
+const (
+	verifyVariable = "SLIPWAY_SIGSTORE_VERIFY"
+	cosignVariable = "SLIPWAY_COSIGN"
+)
+
 func TestScripts(t *testing.T) {
 	images, err := filepath.Abs("../../images")
 	if err != nil {
@@ -52,6 +58,8 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("IMAGES", images)
+			e.Setenv(verifyVariable, os.Getenv(verifyVariable))
+			e.Setenv(cosignVariable, os.Getenv(cosignVariable))
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, ".state"))
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
@@ -64,6 +72,12 @@ func TestScripts(t *testing.T) {
 			case "docker-registry":
 				_, err := exec.LookPath(name)
 				return err == nil, nil
+			case "sigstore-go":
+				return os.Getenv(verifyVariable) != "", nil
+			case "cosign":
+				return os.Getenv(cosignVariable) != "", nil
+			case "sigstore":
+				return os.Getenv(verifyVariable)+os.Getenv(cosignVariable) != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
