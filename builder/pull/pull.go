@@ -131,7 +131,7 @@ func (p *puller) find(ctx context.Context) error {
 		p.found, err = p.Source.Find(ctx, p.Want)
 		p.result.Place, p.result.Version = p.Source.String(), p.found.Version
 		switch v := p.found.Version; {
-		case errors.Is(err, publish.ErrNone), publish.Unreachable(err):
+		case errors.Is(err, publish.ErrNone), errors.Is(err, release.ErrSignature), publish.Unreachable(err):
 			return publish.Final{Err: err}
 		case err == nil && (version.Check(v) != nil || p.Want.Version != "" && v != p.Want.Version):
 			return publish.Final{Err: fmt.Errorf("it answers with version %q", v)}
