@@ -140,6 +140,25 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+func TestOf(t *testing.T) {
+	text, err := Of(encode(t, sample()), "worker", strings.Repeat("7", 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Decode(text)
+	if err != nil || len(s.Subjects) != 1 || s.Subjects["worker"] != strings.Repeat("7", 64) || s.Lock != sample().Lock {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, bad := range []string{"", "7"} {
+		if _, err := Of(encode(t, sample()), "worker", bad); err == nil {
+			t.Errorf("digest %q was taken", bad)
+		}
+	}
+	if _, err := Of([]byte("{}"), "worker", strings.Repeat("7", 64)); err == nil {
+		t.Error("no provenance was taken")
+	}
+}
+
 func TestCheck(t *testing.T) {
 	b := sample()
 	s, err := Decode(encode(t, b))

@@ -114,3 +114,20 @@ func (s *Statement) Check(m *manifest.Manifest, text []byte) error {
 	}
 	return nil
 }
+
+// Of is a statement with another subject: what its image is elsewhere, such as an artifact in a registry, by name and SHA-256. The
+// predicate stays as it is.
+func Of(text []byte, name, digest string) ([]byte, error) {
+	if _, err := Decode(text); err != nil {
+		return nil, err
+	}
+	var s intoto.Statement
+	if err := protojson.Unmarshal(text, &s); err != nil {
+		return nil, err
+	}
+	s.Subject = []*intoto.ResourceDescriptor{{Name: name, Digest: sha(digest)}}
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	return canonical(&s)
+}

@@ -149,15 +149,20 @@ func (r *Repository) publish(ctx context.Context, o publish.Order, described pub
 			return fmt.Errorf("cannot push a manifest: %w", err)
 		}
 	}
+	if err := r.pushManifest(ctx, l.index, l.index.Digest.String()); err != nil {
+		return fmt.Errorf("cannot push the index: %w", err)
+	}
+	if o.Sealing != nil && o.Sealing.By.Sigstore != nil {
+		if err := r.attest(ctx, o, l); err != nil {
+			return err
+		}
+	}
 	return r.tagVersion(ctx, described, l.index)
 }
 
 // tagVersion makes a release visible, unless somebody else has published the version meanwhile.
 func (r *Repository) tagVersion(ctx context.Context, described publish.Release, index document) error {
 	name := tag(described.Version)
-	if err := r.pushManifest(ctx, index, index.Digest.String()); err != nil {
-		return fmt.Errorf("cannot push the index: %w", err)
-	}
 	err := r.retry(ctx, func(ctx context.Context) error {
 		published, err := r.load(ctx, name)
 		if err != nil {
@@ -324,7 +329,15 @@ func (r *Repository) deleteVersion(ctx context.Context, v string) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range append([]ocispec.Descriptor{d.Descriptor}, x.Manifests...) {
+	gone := append([]ocispec.Descriptor{d.Descriptor}, x.Manifests...)
+	for _, m := range slices.Clone(gone) {
+		attached, err := r.referrers(ctx, m)
+		if err != nil {
+			return err
+		}
+		gone = append(gone, attached...)
+	}
+	for _, m := range gone {
 		err := r.retry(ctx, func(ctx context.Context) error { return r.remote.Manifests().Delete(ctx, m) })
 		var answer *errcode.ErrorResponse
 		if errors.As(err, &answer) && answer.StatusCode == http.StatusMethodNotAllowed {

@@ -185,6 +185,7 @@ func (r *Repository) findTag(ctx context.Context, w publish.Want) (publish.Relea
 }
 
 func tagWords(tags []string) string {
+	tags = slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return t == indexTag || strings.HasPrefix(t, "sha256-") }) // lists of referrers
 	switch {
 	case len(tags) == 0:
 		return "nothing is published there yet"

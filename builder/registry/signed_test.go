@@ -4,18 +4,27 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/slipway-os/slipway/builder/internal/fixture"
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/builder/publish"
 	"github.com/slipway-os/slipway/builder/pull"
 	"github.com/slipway-os/slipway/builder/release"
+	"github.com/slipway-os/slipway/builder/sigstore"
+	"github.com/slipway-os/slipway/images/manifest"
 )
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -240,4 +249,81 @@ func FuzzIndexLayer(f *testing.F) {
 			t.Fatalf("%+v was taken", l)
 		}
 	})
+}
+
+// TestReferrers: what is published with a Sigstore key has its bundles as referrers, and they go with it.
+func TestReferrers(t *testing.T) {
+	r, ctx := open(t, start(t, "")), context.Background()
+	secret, _, err := sigstore.Generate("", rand.Reader)
+	must(t, err)
+	key, err := sigstore.ParsePrivateKey(secret, "")
+	must(t, err)
+	s := &publish.Sealing{By: release.Signers{Sigstore: &key}, Now: noon, Entropy: rand.Reader}
+	dir := baked(t, "1.0.0", "one")
+	must(t, prove(dir, "worker"))
+	for range 2 {
+		_, err = apply(t, r, dir, publish.Order{Sealing: s})
+		must(t, err)
+	}
+	d, x, _, err := r.index(ctx, "1.0.0")
+	must(t, err)
+	var worker ocispec.Descriptor
+	for _, child := range x.Manifests {
+		if child.Annotations[roleKey] == "worker" {
+			worker = child
+		}
+	}
+	for subject, predicate := range map[digest.Digest]string{d.Digest: signPredicate, worker.Digest: provenance.PredicateType} {
+		list, err := r.referrers(ctx, ocispec.Descriptor{MediaType: d.MediaType, Digest: subject, Size: d.Size})
+		if err != nil || len(list) != 1 || list[0].ArtifactType != sigstore.MediaType || list[0].Annotations[predicateTypeKey] != predicate {
+			t.Fatalf("%+v, %v", list, err)
+		}
+		statement := statementOf(t, r, list[0], key.PublicKey)
+		if !strings.Contains(statement, subject.Encoded()) || !strings.Contains(statement, predicate) {
+			t.Errorf("the statement is about something else: %.300s", statement)
+		}
+	}
+	if got := seen(t, r); got != "1.0.0" {
+		t.Error(got)
+	}
+	_, err = apply(t, r, baked(t, "2.0.0", "two"), publish.Order{Sealing: s, Keep: publish.Keep{Newest: 1}})
+	must(t, err)
+	if list, err := r.referrers(ctx, worker); err != nil || len(list) > 0 {
+		t.Errorf("the version is gone, and there is %+v, %v", list, err)
+	}
+}
+
+// prove puts an image's provenance beside it.
+func prove(dir, role string) error {
+	base := filepath.Join(dir, "slipway-"+role+"-1.0.0-amd64")
+	data, err := os.ReadFile(base + ".json")
+	if err != nil {
+		return err
+	}
+	m, err := manifest.Decode(data)
+	if err != nil {
+		return err
+	}
+	text, err := provenance.Build{Manifest: m}.Encode()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(base+provenance.Ext, text, 0o600)
+}
+
+// statementOf is the statement that a referrer has, verified.
+func statementOf(t *testing.T, r *Repository, d ocispec.Descriptor, key sigstore.PublicKey) string {
+	t.Helper()
+	var m ocispec.Manifest
+	must(t, json.Unmarshal(manifestOf(t, r, d.Digest.String()), &m))
+	body, err := r.remote.Blobs().Fetch(context.Background(), m.Layers[0])
+	must(t, err)
+	defer body.Close()
+	data, err := io.ReadAll(body)
+	must(t, err)
+	b, err := sigstore.Parse(data)
+	must(t, err)
+	text, err := key.VerifyStatement(b)
+	must(t, err)
+	return string(text)
 }

@@ -52,7 +52,7 @@ var allowed = map[string][]string{
 	"builder/pull":             {"builder/provenance", "builder/publish", "builder/release", "images/bootspec", "images/manifest", "images/version", "golang.org/x/sys"},
 	"builder/qcow2":            {},
 	"builder/rack":             {"builder/netboot", "images/bootspec", "profiles/cluster", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/sync", "golang.org/x/sys"},
-	"builder/registry":         {"builder/publish", "builder/release", "images/manifest", "images/version", "github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "oras.land/oras-go"},
+	"builder/registry":         {"builder/provenance", "builder/publish", "builder/release", "builder/sigstore", "images/manifest", "images/version", "github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "oras.land/oras-go"},
 	"builder/release":          {"builder/provenance", "builder/sigstore", "images/bootspec", "images/manifest", "images/version", "aead.dev/minisign"},
 	"builder/rootfs":           {},
 	"builder/sbom":             {"builder/deb", "github.com/github/go-spdx", "github.com/package-url/packageurl-go", "github.com/spdx/tools-golang"},
