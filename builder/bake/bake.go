@@ -22,6 +22,7 @@ import (
 	"github.com/slipway-os/slipway/builder/kmod"
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/disk"
@@ -43,6 +44,7 @@ type Options struct {
 	Disk    disk.Sizes // partitions of disk images; zero fields are disk's defaults
 	Out     string     // folder of the artifacts; made when missing
 	Cache   string     // folder of stages; made when missing
+	Origin  provenance.Origin
 	// Proved is told what was proven, before anything is packed. It may be nil.
 	Proved func(*complete.Proof)
 	// Progress is told what is being done. It may be nil, and may be called from several goroutines.
@@ -213,6 +215,9 @@ func (b *baker) writeManifest() error {
 		Images:     b.images,
 	}
 	b.manifest = m
+	if err := b.writeProvenance(m); err != nil {
+		return err
+	}
 	name := b.base() + bootspec.ExtManifest
 	if _, err := b.out.write(name, bytesTo(m.Encode())); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/profiles/role"
 )
@@ -26,6 +27,7 @@ type kitchen struct {
 	cache   string
 	out     string
 	formats []string
+	origin  provenance.Origin
 	disk    disk.Sizes
 	missing map[string]bool // components that fail to build
 	steps   []Step
@@ -122,7 +124,7 @@ func (k *kitchen) component(_ context.Context, name string) (component.Component
 func (k *kitchen) options() Options {
 	k.steps = nil
 	return Options{
-		Plan: k.plan, Role: k.role, Component: k.component, Out: k.out, Cache: k.cache, Formats: k.formats, Disk: k.disk,
+		Plan: k.plan, Role: k.role, Component: k.component, Out: k.out, Cache: k.cache, Formats: k.formats, Origin: k.origin, Disk: k.disk,
 		Package:  func(digest string) string { return filepath.Join(k.dir, digest) },
 		Progress: func(s Step) { k.steps = append(k.steps, s) },
 	}

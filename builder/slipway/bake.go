@@ -31,6 +31,7 @@ type bakeFlags struct {
 	slot    int64 // MiB of a root slot
 	build   string
 	release bool
+	origin  originFlags
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -51,7 +52,9 @@ The version is the definition's; --build adds build metadata to it, such as the 
 With --release root images are packed as small as the definition's compression.releaseLevel makes them; what is compressed once stays in
 the cache. Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.
 Before anything is packed, a bake proves that all that something in an image refers to is in it, and fails with a list of what is
-missing and who refers to it. With --check that is all it does.`,
+missing and who refers to it. With --check that is all it does.
+Beside lies .provenance.json, which says how the image came to be: who baked it (--builder-id) from which commit, definition, lock,
+packages and modules (SLSA provenance; slipway sign signs it).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := errors.Join(flags.checkDisk(), flags.checkBuild()); err != nil {
@@ -83,6 +86,7 @@ missing and who refers to it. With --check that is all it does.`,
 	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
 	c.Flags().StringVar(&flags.build, "build", "", "build metadata for the version, such as ci.57 (0.1.0+ci.57)")
 	c.Flags().BoolVar(&flags.release, "release", false, "pack root images as small as releases are: with the definition's compression.releaseLevel")
+	flags.origin.register(c)
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
 	a.outputFlag(c)
@@ -111,7 +115,7 @@ type order struct {
 	role *role.Role
 }
 
-// orders makes the plans of all wanted images.
+// orders makes the plans of all wanted images, and notes the lock they are from.
 func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	roles, err := f.loadRoles(f.names)
 	if err != nil {
@@ -121,6 +125,7 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.origin.lock = lock.Digest()
 	definition, err := w.definition.WithBuild(f.build)
 	if err != nil {
 		return nil, err
@@ -175,6 +180,7 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 	if k.orders, err = f.orders(w); err != nil {
 		return nil, err
 	}
+	origin := f.origin.read(ctx, a, w.images)
 	var plans []*plan.Plan
 	for _, o := range k.orders {
 		plans = append(plans, o.plan)
@@ -200,6 +206,7 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 				return builder.Build(ctx, name, o.plan.Arch)
 			},
 			Formats:  f.formats,
+			Origin:   origin,
 			Disk:     disk.Sizes{Root: f.slot << 20},
 			Progress: k.progress.baking(o.plan.Role),
 		}
