@@ -92,17 +92,22 @@ func (s *dhcp) handle(request *dhcpv4.DHCPv4) {
 		s.log.Warn("dhcp: not answered, the disk is slower than requests for leases come", "mac", mac)
 		return
 	}
-	level := slog.LevelDebug
-	if other := s.note(d, mac); d.Reply != nil || other {
-		level = slog.LevelInfo
-	}
-	s.log.Log(context.Background(), level, "dhcp", "mac", mac, "node", d.Machine.Name, "message", request.MessageType(),
-		"client", string(d.Client), "answer", d.Reason)
+	s.tell(request, d, "dhcp")
 	if saved := s.keep(d, mac); saved != nil {
 		s.kept <- kept{saved, mac, request, d.Reply}
 		return
 	}
 	s.reply(mac, request, d.Reply)
+}
+
+// tell notes a decision and logs it.
+func (s *dhcp) tell(request *dhcpv4.DHCPv4, d Decision, what string) {
+	level, mac := slog.LevelDebug, request.ClientHWAddr.String()
+	if other := s.note(d, mac); d.Reply != nil || other {
+		level = slog.LevelInfo
+	}
+	s.log.Log(context.Background(), level, what, "mac", mac, "node", d.Machine.Name, "message", request.MessageType(),
+		"client", string(d.Client), "answer", d.Reason)
 }
 
 // keep notes what a decision does to the pool. The channel tells when it's on disk; nil: it needn't be.
@@ -129,7 +134,7 @@ func (s *dhcp) note(d Decision, mac string) bool {
 		return false
 	}
 	address := ""
-	if d.Reply != nil && d.Address.IsValid() {
+	if d.Address.IsValid() && (d.Reply != nil || s.policy.Site.Proxy && d.Known) {
 		address = d.Address.String()
 	}
 	return s.states.seen(mac, address, d.Reason)

@@ -74,7 +74,7 @@ func (h *handler) serveArtifact(w http.ResponseWriter, r *http.Request) {
 	}
 	if serveWhole(w, r, file, artifact.Size, artifact.SHA256) && artifact.Kind == manifest.KindUKI {
 		h.log.Info("http: sent", "client", r.RemoteAddr, "file", name, "bytes", artifact.Size)
-		h.states.kernelSent(h.site, remote(r), "HTTP", name, artifact.Size)
+		h.states.kernelSent(remote(r), "HTTP", name, artifact.Size)
 	}
 }
 
@@ -217,7 +217,7 @@ func (h *handler) sender(r *http.Request, mac string) (Machine, bool) {
 		return Machine{}, false
 	}
 	m, ok := h.site.machine(hardware)
-	return m, ok && m.Address == remote(r)
+	return m, ok && h.states.at(m, remote(r))
 }
 
 func remote(r *http.Request) netip.Addr {

@@ -84,7 +84,7 @@ func New(c Config) (*Server, error) {
 // open opens what fails fastest first.
 func (s *Server) open() (err error) {
 	c := s.config
-	if s.sockets, err = bind(c.Interface, c.Site.Subnet, c.Site.Server, c.HTTPPort); err != nil {
+	if s.sockets, err = bind(c.Interface, c.Site, c.HTTPPort); err != nil {
 		return err
 	}
 	if c.StateDir != "" {
@@ -162,12 +162,15 @@ func (s *Server) serve(ctx context.Context) error {
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
+	if s.sockets.boot != nil {
+		group.Go(func() error { return d.serveBootPort(ctx, s.sockets.boot) })
+	}
 	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, s.traffic.counted(routes), log) })
 	if s.control != nil {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, log), log) })
 	}
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
-	log.Info("serving", "cluster", site.Cluster, "interface", link.Name, "address", site.Server, "http", s.Base())
+	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())
 	return group.Wait()
 }
 
@@ -208,6 +211,6 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 	s.traffic.tftp.Add(t.Size)
 	log.Info("tftp: sent", "bytes", t.Size)
 	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
-		s.states.kernelSent(s.config.Site, t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
+		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}
 }

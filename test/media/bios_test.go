@@ -22,8 +22,8 @@ type bench struct {
 	log   string // of the boot server
 }
 
-// newBench starts a boot server with the folder of artifacts.
-func newBench(t *testing.T) *bench {
+// newBench starts a boot server with the folder of artifacts; the words are more of its arguments.
+func newBench(t *testing.T, words ...string) *bench {
 	t.Helper()
 	artifacts := filepath.Dir(artifact(t, bootspec.ExtBIOS))
 	if os.Getuid() != 0 {
@@ -46,8 +46,8 @@ func newBench(t *testing.T) *bench {
 	log, err := os.Create(b.log)
 	must(t, err)
 	t.Cleanup(func() { log.Close() })
-	server := exec.Command("ip", "netns", "exec", b.space, program, "serve", "--cluster", document, "--artifacts", artifacts,
-		"--identity", filepath.Join(dir, "identity"), "--interface", "br0", "--state", filepath.Join(dir, "states"))
+	server := exec.Command("ip", append([]string{"netns", "exec", b.space, program, "serve", "--cluster", document, "--artifacts", artifacts,
+		"--identity", filepath.Join(dir, "identity"), "--interface", "br0", "--state", filepath.Join(dir, "states")}, words...)...)
 	server.Stdout, server.Stderr = log, log
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	must(t, server.Start())
