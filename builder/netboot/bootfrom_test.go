@@ -103,7 +103,7 @@ func TestTellServer(t *testing.T) {
 	go func() { defer close(kept); s.keep(ctx) }()
 	listener, err := listenControl(store)
 	must(t, err)
-	go func() { ended <- serveHTTP(ctx, listener, takeOrders(site, s, discard()), discard()) }()
+	go func() { ended <- serveHTTP(ctx, listener, takeOrders(site, s, &history{}, discard()), discard()) }()
 	defer func() { stop(); <-kept; must(t, <-ended) }()
 
 	must(t, SetBootFrom(ctx, dir, site, "worker-1", FromInstall))

@@ -25,6 +25,8 @@ type dhcp struct {
 	policy Policy
 	states *states
 	leases *leases
+	past   *history
+	rivals *rivals
 	log    *slog.Logger
 	link   int // interface index
 	conn   *net.UDPConn
@@ -69,7 +71,7 @@ func (s *dhcp) serve(ctx context.Context) error {
 			s.log.Debug("dhcp: not a DHCP message", "from", from, "error", err)
 			continue
 		}
-		s.handle(request)
+		s.handle(buffer[:n], request)
 	}
 }
 
@@ -85,8 +87,17 @@ func (s *dhcp) acknowledge() {
 }
 
 // handle decides and does.
-func (s *dhcp) handle(request *dhcpv4.DHCPv4) {
+func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4) {
 	d := Decide(request, s.policy)
+	var to netip.AddrPort
+	unicast := false
+	if d.Reply != nil {
+		to, unicast = destination(request, d.Reply)
+	}
+	s.past.note(portDHCP, packet, request, d, to, unicast)
+	if server := address(request.ServerIdentifier()); server.IsValid() && !s.policy.Site.Proxy {
+		s.rivals.saw(server, "", fmt.Sprintf("%s asks it: %s", request.ClientHWAddr, request.MessageType()))
+	}
 	mac := request.ClientHWAddr.String()
 	if len(s.kept) == cap(s.kept) && (d.Hold > offerTime || d.Decline || d.Release) {
 		s.log.Warn("dhcp: not answered, the disk is slower than requests for leases come", "mac", mac)

@@ -293,3 +293,8 @@ func TestAnswerOutlivesTheEnd(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// testLog logs into a journal.
+func testLog(j *journal) *slog.Logger {
+	return slog.New(slog.NewTextHandler(j, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}

@@ -118,16 +118,17 @@ func (s *dhcp) serveBootPort(ctx context.Context, conn *net.UDPConn) error {
 			s.log.Debug("pxe: not a DHCP message", "from", from, "error", err)
 			continue
 		}
-		s.handleBootPort(conn, request, from)
+		s.handleBootPort(conn, buffer[:n], request, from)
 	}
 }
 
 // handleBootPort answers to where the request came from: the client has its address by now.
-func (s *dhcp) handleBootPort(conn *net.UDPConn, request *dhcpv4.DHCPv4, from netip.AddrPort) {
+func (s *dhcp) handleBootPort(conn *net.UDPConn, packet []byte, request *dhcpv4.DHCPv4, from netip.AddrPort) {
 	d := decideProxy(request, s.policy, true)
 	if !d.Address.IsValid() && s.policy.Site.Subnet.Contains(from.Addr().Unmap()) {
 		d.Address = from.Addr().Unmap()
 	}
+	s.past.note(portBoot, packet, request, d, from, false)
 	s.tell(request, d, "pxe")
 	if d.Reply == nil {
 		return

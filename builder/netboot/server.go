@@ -53,6 +53,8 @@ type Server struct {
 	entries   kv.Store     // nil without a store
 	control   net.Listener // nil without a store
 	traffic   traffic
+	past      *history
+	rivals    *rivals
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -73,7 +75,7 @@ func New(c Config) (*Server, error) {
 	if err := c.Site.check(); err != nil {
 		return nil, err
 	}
-	s := &Server{config: c}
+	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}}
 	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
@@ -149,25 +151,27 @@ func (s *Server) serve(ctx context.Context) error {
 	loader := func(role string) string { return s.artifacts.bios[role] }
 	d := &dhcp{
 		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
-		states: s.states, leases: s.leases, log: log, link: link.Index, conn: s.sockets.dhcp,
+		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
 	h := &handler{
 		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told,
 	}
 	routes := h.routes()
+	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
 	if s.config.Pages != nil {
 		routes.Handle("GET /", s.config.Pages(s))
 	}
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
+	group.Go(func() error { s.rivals.watch(ctx, link); return nil })
 	if s.sockets.boot != nil {
 		group.Go(func() error { return d.serveBootPort(ctx, s.sockets.boot) })
 	}
 	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, s.traffic.counted(routes), log) })
 	if s.control != nil {
-		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, log), log) })
+		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, log), log) })
 	}
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
 	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())

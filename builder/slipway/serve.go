@@ -114,7 +114,8 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
 		},
 		Pages: func(s *netboot.Server) http.Handler {
-			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic, Now: a.now, Log: log})
+			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic,
+				Warnings: s.Warnings, Rivals: func() int { return len(s.Rivals()) }, Now: a.now, Log: log})
 		},
 	})
 	if err != nil {

@@ -63,6 +63,8 @@ const (
 	RouteReport = "/v1/report"
 	// RouteNodes serves the node states (GET, JSON) for `slipway status`.
 	RouteNodes = "/v1/nodes"
+	// RouteWarnings serves what an operator should know now (GET, JSON) for `slipway status`.
+	RouteWarnings = "/v1/warnings"
 	// RouteHealth answers 200 when the server is ready (GET).
 	RouteHealth = "/healthz"
 )

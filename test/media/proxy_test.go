@@ -1,7 +1,6 @@
 package media
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,7 +82,8 @@ func TestMachineWithUEFIBesideDnsmasq(t *testing.T) {
 	vars := filepath.Join(t.TempDir(), "vars")
 	code, err := os.ReadFile(firmwareVars)
 	must(t, err, os.WriteFile(vars, code, 0o600))
-	m := b.boot("-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode, "-drive", fmt.Sprintf("if=pflash,unit=1,format=raw,file=%s", vars),
+	m := launchIn(t, b.space, "-netdev", "tap,id=boot,ifname=tap0,script=no,downscript=no",
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode, "-drive", "if=pflash,unit=1,format=raw,file="+vars,
 		"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=no",
 		"-device", "virtio-net-pci,netdev=boot,mac=52:54:00:00:00:21,romfile=,bootindex=1")
 	b.awaitLog(m, "msg=pxe", "proxy ack for UEFI PXE", "tftp: sent")
