@@ -162,7 +162,7 @@ func listenControl(s *store) (net.Listener, error) {
 }
 
 // takeOrders is the handler of the socket.
-func takeOrders(site *Site, s *states, past *history, log *slog.Logger) http.Handler {
+func takeOrders(site *Site, s *states, past *history, c *claims, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
 		mac, err := net.ParseMAC(r.URL.Query().Get("mac"))
@@ -172,6 +172,33 @@ func takeOrders(site *Site, s *states, past *history, log *slog.Logger) http.Han
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(past.explain(mac.String()))
+	})
+	mux.HandleFunc("GET /claims", func(w http.ResponseWriter, r *http.Request) {
+		all, err := c.all(site)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(all)
+	})
+	mux.HandleFunc("POST /arm", func(w http.ResponseWriter, r *http.Request) {
+		var o order
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&o)
+		if err == nil {
+			err = hasNode(site, o.Node)
+		}
+		if err == nil {
+			err = c.arm(o.Node)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		s.armed(o.Node)
+		s.settled(r.Context())
+		log.Warn("a node is armed: its configuration goes to the next machine that has its MAC address", "node", o.Node)
+		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("POST /boot", func(w http.ResponseWriter, r *http.Request) {
 		var o order

@@ -44,6 +44,7 @@ type rivals struct {
 	mu        sync.Mutex
 	byAddress map[netip.Addr]*Rival
 	spoken    map[netip.Addr]time.Time
+	ask       bool // a client has named one: ask at once who is there
 }
 
 // saw notes another server.
@@ -64,6 +65,7 @@ func (r *rivals) saw(server netip.Addr, mac, what string) {
 		}
 		rival = &Rival{Address: server, First: now}
 		r.byAddress[server] = rival
+		r.ask = mac == ""
 	}
 	rival.Last, rival.Seen = now, what
 	if mac != "" {
@@ -74,6 +76,15 @@ func (r *rivals) saw(server netip.Addr, mac, what string) {
 		r.log.Warn("ANOTHER DHCP SERVER ANSWERS ON THIS NETWORK: machines may get its addresses and boot files instead of ours. Stop it, or serve beside it with --proxy",
 			"server", server, "mac", rival.MAC, "seen", what)
 	}
+}
+
+// asks says, once, that a client has named a server that wasn't known.
+func (r *rivals) asks() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ask := r.ask
+	r.ask = false
+	return ask
 }
 
 // list are those that were seen lately.
@@ -137,7 +148,7 @@ func (r *rivals) watch(ctx context.Context, link *net.Interface) {
 	var asked time.Time
 	buffer := make([]byte, maxDHCP)
 	for ctx.Err() == nil {
-		if now := time.Now(); !r.site.Proxy && now.Sub(asked) >= probePause {
+		if now := time.Now(); !r.site.Proxy && (now.Sub(asked) >= probePause || r.asks()) {
 			asked = now
 			if err := probe(socket, link); err != nil {
 				r.log.Debug("cannot ask for other DHCP servers", "error", err)

@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -29,11 +30,13 @@ type Config struct {
 	Trust     *release.Trust // whose signatures count; nil: nobody's is asked for
 	// NodeConfig renders a node's configuration. It is called for each claim, perhaps at the same time.
 	NodeConfig func(node string) ([]byte, error)
-	Interface  string // empty: the one that has the server's address
-	HTTPPort   int    // 0: bootspec.DefaultHTTPPort
-	StateDir   string // folder for node states and leases; empty: kept in memory only
-	Log        *slog.Logger
-	Now        func() time.Time
+	// Secure is how configurations are given out; nil: none is.
+	Secure    *Secure
+	Interface string // empty: the one that has the server's address
+	HTTPPort  int    // 0: bootspec.DefaultHTTPPort
+	StateDir  string // folder for node states and leases; empty: kept in memory only
+	Log       *slog.Logger
+	Now       func() time.Time
 	// Told is the time that nodes set their clocks by; nil: Now.
 	Told func() time.Time
 	// Changed is called when a machine's status changes; it must not block. It may be nil.
@@ -55,6 +58,7 @@ type Server struct {
 	traffic   traffic
 	past      *history
 	rivals    *rivals
+	claims    *claims
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -68,6 +72,11 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Told == nil {
 		c.Told = c.Now
+	}
+	if c.Secure != nil && c.Secure.Port == 0 {
+		secure := *c.Secure
+		secure.Port = bootspec.SecurePort
+		c.Secure = &secure
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -86,7 +95,11 @@ func New(c Config) (*Server, error) {
 // open opens what fails fastest first.
 func (s *Server) open() (err error) {
 	c := s.config
-	if s.sockets, err = bind(c.Interface, c.Site, c.HTTPPort); err != nil {
+	securePort := 0
+	if c.Secure != nil {
+		securePort = c.Secure.Port
+	}
+	if s.sockets, err = bind(c.Interface, c.Site, c.HTTPPort, securePort); err != nil {
 		return err
 	}
 	if c.StateDir != "" {
@@ -104,6 +117,13 @@ func (s *Server) open() (err error) {
 		return err
 	}
 	s.states.answers = &s.traffic.answers
+	s.claims = &claims{store: s.entries, log: c.Log}
+	if s.entries == nil {
+		s.claims.store = &memory{}
+	}
+	if c.Secure != nil {
+		s.claims.policy = c.Secure.Policy
+	}
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
@@ -155,7 +175,13 @@ func (s *Server) serve(ctx context.Context) error {
 	}
 	h := &handler{
 		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
-		reports: &reportLimit{now: s.config.Now}, told: s.config.Told,
+		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims,
+	}
+	if secure := s.config.Secure; secure != nil {
+		h.secure = bootspec.Secure{
+			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
+			URL: "https://" + net.JoinHostPort(site.Server.String(), strconv.Itoa(secure.Port)),
+		}
 	}
 	routes := h.routes()
 	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
@@ -165,13 +191,17 @@ func (s *Server) serve(ctx context.Context) error {
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
+	if s.sockets.secure != nil {
+		listener := tls.NewListener(s.sockets.secure, s.config.Secure.tlsConfig())
+		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
+	}
 	group.Go(func() error { s.rivals.watch(ctx, link); return nil })
 	if s.sockets.boot != nil {
 		group.Go(func() error { return d.serveBootPort(ctx, s.sockets.boot) })
 	}
 	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, s.traffic.counted(routes), log) })
 	if s.control != nil {
-		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, log), log) })
+		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
 	}
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
 	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())

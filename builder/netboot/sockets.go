@@ -31,11 +31,12 @@ type sockets struct {
 	boot   *net.UDPConn // nil: not a proxy
 	tftp   *net.UDPConn
 	http   net.Listener
+	secure net.Listener // nil: no TLS
 	open   []io.Closer
 }
 
-// bind finds the interface and binds every socket, or says why not and what to do.
-func bind(name string, site *Site, httpPort int) (*sockets, error) {
+// bind finds the interface and binds every socket (securePort 0: none for TLS), or says why not and what to do.
+func bind(name string, site *Site, httpPort, securePort int) (*sockets, error) {
 	server := site.Server
 	link, err := findInterface(name, netip.PrefixFrom(server, site.Subnet.Bits()))
 	if err != nil {
@@ -63,6 +64,13 @@ func bind(name string, site *Site, httpPort int) (*sockets, error) {
 		return nil, explain("HTTP", "tcp", httpPort, err)
 	}
 	s.open = append(s.open, s.http)
+	if securePort != 0 {
+		if s.secure, err = net.Listen("tcp", netip.AddrPortFrom(server, uint16(securePort)).String()); err != nil {
+			s.close()
+			return nil, explain("HTTPS", "tcp", securePort, err)
+		}
+		s.open = append(s.open, s.secure)
+	}
 	return s, nil
 }
 

@@ -60,7 +60,7 @@ func (s *states) take(earlier []NodeStatus, site *Site) {
 		}
 		m, known := site.machine(mac)
 		if n.Name != m.Name {
-			n.BootFrom = FromNetwork // what it has on its disk is another node
+			n.BootFrom, n.Claim = FromNetwork, nil // what it has on its disk is another node
 		}
 		if known || site.ListUnknown {
 			n.MAC, n.Name, n.Role = mac.String(), m.Name, m.Role
@@ -157,6 +157,46 @@ func (s *states) record(mac string, event bootspec.Event, detail string) {
 	s.change(mac, func(n *NodeStatus) {
 		n.add(n.newest(), EventRecord{Event: event, Time: s.now(), Detail: detail})
 	})
+}
+
+// claimed notes that a machine has its configuration.
+func (s *states) claimed(mac string, claim Claimed) {
+	s.change(mac, func(n *NodeStatus) {
+		c := n.claims()
+		c.Armed, c.Last, c.From = false, claim.Time, claim.From.String()
+		n.add(n.newest(), EventRecord{Event: bootspec.EventConfigClaimed, Time: s.now(), Detail: "by " + claim.From.String()})
+	})
+}
+
+// refused notes a claim that was refused.
+func (s *states) refused(mac, from string) {
+	s.change(mac, func(n *NodeStatus) {
+		c := n.claims()
+		c.Refused, c.LastRefused, c.RefusedFrom = c.Refused+1, s.now(), from
+	})
+}
+
+// armed notes that an operator has armed a node.
+func (s *states) armed(node string) {
+	for _, m := range s.site.Machines {
+		if m.Name != node {
+			continue
+		}
+		s.mu.Lock()
+		n := s.node(m.MAC.String())
+		c := n.claims()
+		c.Armed, c.Refused, c.LastRefused, c.RefusedFrom = true, 0, time.Time{}, ""
+		s.note(n)
+		s.mu.Unlock()
+	}
+}
+
+// claims is what is known of a machine's claims.
+func (n *NodeStatus) claims() *Claim {
+	if n.Claim == nil {
+		n.Claim = &Claim{}
+	}
+	return n.Claim
 }
 
 // kernelSent notes that the machine at an address has its kernel, if the document knows one there.

@@ -20,6 +20,14 @@ func (s *Server) Warnings() []Warning {
 	for _, r := range s.rivals.list() {
 		out = append(out, Warning{fmt.Sprintf("another DHCP server answers on this network: %s (%s)", r.Address, orUnknown(r.MAC)), r.First, r.Last})
 	}
+	for _, n := range s.Nodes() {
+		if c := n.Claim; n.Name != "" && c != nil && c.Refused > 0 {
+			out = append(out, Warning{
+				fmt.Sprintf("%d claims of the configuration of %s were refused, the last from %s: another machine has its MAC address (if it is the right one: slipway arm %s)", c.Refused, n.Name, c.RefusedFrom, n.Name),
+				c.LastRefused, c.LastRefused,
+			})
+		}
+	}
 	return out
 }
 

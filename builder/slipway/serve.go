@@ -91,6 +91,12 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if err != nil {
 		return err
 	}
+	if id.Boot == nil {
+		if err := id.AddBoot(flags.identityDir(d), a.pki()); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.words, "the identity in %s had no authority for the boot server; it has one now: take a new copy of the folder\n", flags.identityDir(d))
+	}
 	flags.state = stateFolder(flags.state, d)
 	if flags.live && d.Live() {
 		fmt.Fprintln(a.words, "install and storage of the document are left out: nodes run from memory")
@@ -112,6 +118,9 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		Log: log,
 		NodeConfig: func(node string) ([]byte, error) {
 			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
+		},
+		Secure: &netboot.Secure{
+			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),
 		},
 		Pages: func(s *netboot.Server) http.Handler {
 			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic,

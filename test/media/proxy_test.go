@@ -46,7 +46,7 @@ func besideDnsmasq(t *testing.T) *bench {
 }
 
 // firmwarePatience is how long firmware may take to its kernel, emulated.
-const firmwarePatience = 4 * time.Minute
+const firmwarePatience = 8 * time.Minute
 
 // awaitLog waits until the boot server has said all of it.
 func (b *bench) awaitLog(m *machine, lines ...string) {
