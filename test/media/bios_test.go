@@ -20,6 +20,7 @@ type bench struct {
 	t     *testing.T
 	space string
 	log   string // of the boot server
+	dir   string // with slipway, lab.yaml, identity and states
 }
 
 // newBench starts a boot server with the folder of artifacts; the words are more of its arguments.
@@ -34,7 +35,7 @@ func newBench(t *testing.T, words ...string) *bench {
 	run(t, "go", "build", "-o", program, "../../builder/slipway")
 	must(t, os.WriteFile(document, cluster.Lab(), 0o600))
 	run(t, program, "identity", "--cluster", document, "--identity", filepath.Join(dir, "identity"))
-	b := &bench{t: t, space: fmt.Sprintf("slipway-media-%d", os.Getpid()), log: filepath.Join(dir, "serve.log")}
+	b := &bench{t: t, space: fmt.Sprintf("slipway-media-%d", os.Getpid()), log: filepath.Join(dir, "serve.log"), dir: dir}
 	run(t, "ip", "netns", "add", b.space)
 	t.Cleanup(func() { run(t, "ip", "netns", "del", b.space) })
 	for _, words := range []string{
