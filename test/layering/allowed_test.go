@@ -9,7 +9,7 @@ var allowed = map[string][]string{
 	"agent/balance":              {"golang.org/x/sys"},
 	"agent/drives":               {"images/bootspec"},
 	"agent/endpoint":             {"agent/balance", "agent/vrrp", "images/bootspec", "github.com/coreos/go-systemd"},
-	"agent/firstboot":            {"agent/bootcount", "agent/network", "agent/secure", "agent/status", "agent/units", "images/bootspec", "github.com/coreos/go-systemd", "golang.org/x/sys"},
+	"agent/firstboot":            {"agent/bootcount", "agent/network", "agent/secure", "agent/status", "agent/units", "images/bootspec", "images/bootspec/securetest", "github.com/coreos/go-systemd", "golang.org/x/sys"},
 	"agent/initramfs":            {"agent/bootentry", "agent/console", "agent/drives", "agent/install", "agent/media", "agent/modules", "agent/network", "agent/provision", "agent/secure", "agent/status", "agent/storage", "images/bootspec", "images/bootspec/securetest", "images/disk", "images/manifest", "golang.org/x/sys"},
 	"agent/install":              {"agent/signature", "images/bootspec", "images/disk", "golang.org/x/sys"},
 	"agent/manage":               {"agent/backup", "agent/renewal", "agent/units", "images/bootspec", "golang.org/x/sys"},
