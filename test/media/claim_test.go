@@ -33,12 +33,7 @@ func TestMachineClaimsItsConfiguration(t *testing.T) {
 	const uuid, other = "4c4c4544-0042-3010-8051-b4c04f4e3132", "11111111-0042-3010-8051-b4c04f4e3132"
 	pin := bootspec.ArgBootCA + "="
 
-	m := b.power(pin+strings.Repeat("ab", 32), uuid, "ABC1")
-	m.await("BOOT FAILED")
-	m.await("is not the one that is pinned in this image")
-	m.off()
-
-	m = b.power(pin+digest, uuid, "ABC1")
+	m := b.power(pin+digest, uuid, "ABC1")
 	m.await("is the one that is pinned in this image")
 	m.await("configuration claimed over TLS")
 	b.await(bootspec.EventProvisioned, m) // by a report over TLS
@@ -54,4 +49,9 @@ func TestMachineClaimsItsConfiguration(t *testing.T) {
 
 	m = b.power(pin+digest, other, "ABC1")
 	m.await("configuration claimed over TLS")
+	m.off()
+
+	m = b.power(pin+strings.Repeat("ab", 32), uuid, "ABC1")
+	m.await("BOOT FAILED")
+	m.await("is not the one that is pinned in this image")
 }
