@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +34,7 @@ type bakeFlags struct {
 	build   string
 	release bool
 	origin  originFlags
+	bootCAs []string
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -48,6 +51,8 @@ A block map lies beside each, .bmap, for slipway flash and bmaptool. With disk.z
 .disk.raw.zst; with disk.qcow2 or disk-4k.qcow2 it is one for QEMU, .disk.qcow2.
 With --format iso there is a small disk image that boots from CD-ROM (virtual media) and from a stick alike, .iso. All of
 them boot with UEFI only; machines with legacy BIOS boot from the network.
+With --boot-ca the images take configurations only from boot servers with one of these authorities: an identity's boot-ca.crt.
+Without it they take whoever answers for their boot server. Only the certificate's digest is in the image.
 The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
 With --release root images are packed as small as the definition's compression.releaseLevel makes them; what is compressed once stays in
 the cache. Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.
@@ -87,6 +92,7 @@ packages and modules (SLSA provenance; slipway sign signs it).`,
 	c.Flags().StringVar(&flags.build, "build", "", "build metadata for the version, such as ci.57 (0.1.0+ci.57)")
 	c.Flags().BoolVar(&flags.release, "release", false, "pack root images as small as releases are: with the definition's compression.releaseLevel")
 	flags.origin.register(c)
+	c.Flags().StringSliceVar(&flags.bootCAs, "boot-ca", nil, "certificates of the boot servers' authorities that the images trust (IDENTITY/boot-ca.crt)")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
 	a.outputFlag(c)
@@ -107,6 +113,23 @@ func (f *bakeFlags) checkBuild() error {
 		return fmt.Errorf("--build %q is no build metadata: words of a-z, 0-9 and hyphens, with dots between them", f.build)
 	}
 	return nil
+}
+
+// readPins is the value of bootspec.ArgBootCA for certificate files.
+func readPins(files []string) (string, error) {
+	var pins []string
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("cannot pin a boot authority: %w", err)
+		}
+		_, digest, err := bootspec.Secure{Authority: string(data)}.Trust(nil)
+		if err != nil {
+			return "", fmt.Errorf("cannot pin a boot authority: %s: %w", file, err)
+		}
+		pins = append(pins, digest)
+	}
+	return strings.Join(pins, ","), nil
 }
 
 // order is one image to bake.
@@ -133,12 +156,19 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	if f.release {
 		definition = definition.ForRelease()
 	}
+	pins, err := readPins(f.bootCAs)
+	if err != nil {
+		return nil, err
+	}
 	var list []order
 	for _, arch := range f.arches {
 		for _, r := range roles {
 			p, err := plan.Make(definition, lock, r, arch)
 			if err != nil {
 				return nil, err
+			}
+			if pins != "" {
+				p.KernelArguments = append(slices.Clone(p.KernelArguments), bootspec.ArgBootCA+"="+pins)
 			}
 			list = append(list, order{p, r})
 		}
