@@ -179,8 +179,11 @@ func (b *baker) cmdline() string {
 
 func (b *baker) planDigest() string { return fmt.Sprintf("%x", sha256.Sum256(b.Plan.JSON())) }
 
-// writeManifest says what was baked, and puts everything in its place.
+// writeManifest says what was baked and from which plan, and puts everything in its place.
 func (b *baker) writeManifest() error {
+	if err := b.out.artifact(manifest.KindPlan, b.base()+bootspec.ExtPlan, bytesTo(b.Plan.JSON())); err != nil {
+		return err
+	}
 	m := &manifest.Manifest{
 		APIVersion: manifest.Version, Kind: manifest.Kind,
 		Role: b.Plan.Role, Version: b.Plan.Version, Arch: b.Plan.Arch, Plan: b.planDigest(),
@@ -190,6 +193,7 @@ func (b *baker) writeManifest() error {
 		Packages:   b.listPackages(),
 		Components: b.listComponents(),
 		Images:     b.images,
+		RootSlot:   b.Disk.Root,
 	}
 	b.manifest = m
 	name := b.base() + bootspec.ExtManifest

@@ -97,7 +97,7 @@ func TestArtifacts(t *testing.T) {
 		names = append(names, strings.TrimPrefix(name, base))
 	}
 	slices.Sort(names)
-	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .root .spdx.json .vmlinuz" {
+	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .plan.json .root .spdx.json .vmlinuz" {
 		t.Errorf("artifacts: %s", got)
 	}
 	written, err := manifest.Decode(files[base+".json"])

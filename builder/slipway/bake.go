@@ -161,15 +161,9 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 	}
 	var baked []*manifest.Manifest
 	for _, o := range orders {
-		m, err := bake.Bake(ctx, bake.Options{
-			Plan: o.plan, Role: o.role, Out: flags.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path,
-			Component: func(ctx context.Context, name string) (component.Component, error) {
-				return builder.Build(ctx, name, o.plan.Arch)
-			},
-			Formats:  flags.formats,
-			Disk:     disk.Sizes{Root: flags.slot << 20},
-			Progress: p.baking(o.plan.Role),
-		})
+		m, err := bakeOne(ctx, w, builder, o, bake.Options{
+			Out: flags.out, Cache: filepath.Join(w.cache, "bake"), Formats: flags.formats, Disk: disk.Sizes{Root: flags.slot << 20},
+		}, p)
 		if err != nil {
 			return err
 		}
@@ -182,6 +176,16 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 		}
 		return nil
 	})
+}
+
+// bakeOne bakes an image; what it is made of is filled into the options.
+func bakeOne(ctx context.Context, w *workshop, builder *component.Builder, o order, options bake.Options, p *progress) (*manifest.Manifest, error) {
+	options.Plan, options.Role, options.Package = o.plan, o.role, w.source.Cache.Path
+	options.Component = func(ctx context.Context, name string) (component.Component, error) {
+		return builder.Build(ctx, name, o.plan.Arch)
+	}
+	options.Progress = p.baking(o.plan.Role)
+	return bake.Bake(ctx, options)
 }
 
 func printBaked(w io.Writer, dir string, m *manifest.Manifest) {

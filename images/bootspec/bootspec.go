@@ -101,5 +101,6 @@ const (
 	ExtCmdline   = ".cmdline"
 	ExtBIOS      = ".kpxe"      // iPXE for legacy BIOS
 	ExtSBOM      = ".spdx.json" // bill of materials
+	ExtPlan      = ".plan.json" // the plan it was baked from
 	ExtManifest  = ".json"
 )
