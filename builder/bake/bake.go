@@ -44,6 +44,8 @@ type Options struct {
 	Cache   string     // folder of stages; made when missing
 	// Progress is told what is being done. It may be nil, and may be called from several goroutines.
 	Progress func(Step)
+	// Warn is told of damage in the cache that was found and made good. It may be nil, and may be called from several goroutines.
+	Warn func(string)
 }
 
 // Step is one thing a bake does.
@@ -56,16 +58,19 @@ type Step struct {
 // after an error, what an earlier bake left there is whole. Damage in the cache is found while it is read: what is
 // damaged is dropped and made again.
 func Bake(ctx context.Context, o Options) (*manifest.Manifest, error) {
-	for again := false; ; again = true {
+	for times := 1; ; times++ { // a later step may find more, among what an earlier one didn't get to
 		m, healed, err := bake(ctx, o)
 		if err == nil {
 			return m, nil
 		}
-		if !healed || again {
+		if !healed || times == mostHeals {
 			return nil, fmt.Errorf("cannot bake role %s: %w", o.Plan.Role, err)
 		}
 	}
 }
+
+// mostHeals is how often a bake begins again because of damage: a cache on a disk that is failing would never be whole.
+const mostHeals = 4
 
 // bake is the recipe. Healed tells that it failed because of damage in the cache that is gone now.
 func bake(ctx context.Context, o Options) (m *manifest.Manifest, healed bool, err error) {
@@ -132,13 +137,16 @@ func begin(ctx context.Context, o Options) (*baker, error) {
 	if o.Progress == nil {
 		o.Progress = func(Step) {}
 	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
 	if o.Plan.Role != o.Role.Name {
 		return nil, fmt.Errorf("the plan is one for role %s, not for %s", o.Plan.Role, o.Role.Name)
 	}
 	if err := CheckFormats(o.Formats); err != nil {
 		return nil, err
 	}
-	stages, err := newStages(o.Cache)
+	stages, err := newStages(o.Cache, o.Warn)
 	if err != nil {
 		return nil, err
 	}

@@ -416,7 +416,7 @@ func TestKilledBakeLeavesNothingForLong(t *testing.T) {
 	if err := os.Mkdir(left, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	other, err := newStages(k.cache)
+	other, err := newStages(k.cache, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func (b *baker) mksquashfs(ctx context.Context) (squashfs.Program, string, error
 		}
 		layers, versions = append(layers, l), append(versions, p.Name+" "+p.Version)
 	}
-	set, err := toolset.Install(filepath.Join(b.Cache, "tools"), layers)
+	set, err := toolset.Install(filepath.Join(b.Cache, "tools"), layers, b.Warn)
 	if err != nil {
 		return nil, "", err
 	}

@@ -148,6 +148,7 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 	}
 	p := newProgress(a)
 	defer p.end()
+	w.source.Warn = p.warn
 	var plans []*plan.Plan
 	for _, o := range orders {
 		plans = append(plans, o.plan)
@@ -155,7 +156,7 @@ func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
 	if err := plan.Fetch(ctx, w.source, plans, p.fetching("packages")); err != nil {
 		return err
 	}
-	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Progress: p.building})
+	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Progress: p.building, Warn: p.warn})
 	if err != nil {
 		return err
 	}
@@ -184,7 +185,7 @@ func bakeOne(ctx context.Context, w *workshop, builder *component.Builder, o ord
 	options.Component = func(ctx context.Context, name string) (component.Component, error) {
 		return builder.Build(ctx, name, o.plan.Arch)
 	}
-	options.Progress = p.baking(o.plan.Role)
+	options.Progress, options.Warn = p.baking(o.plan.Role), p.warn
 	return bake.Bake(ctx, options)
 }
 

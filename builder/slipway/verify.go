@@ -70,6 +70,7 @@ func verify(ctx context.Context, a *app, flags verifyFlags, path string) error {
 	}
 	p := newProgress(a)
 	defer p.end()
+	w.source.Warn = p.warn
 	reports := []*rebuild.Report{}
 	for _, g := range list {
 		r, err := verifyOne(ctx, a, flags, w, g, p)
@@ -166,7 +167,7 @@ func verifyOne(ctx context.Context, a *app, flags verifyFlags, w *workshop, g gi
 	if flags.compile {
 		components = work
 	}
-	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: components, Progress: p.building})
+	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: components, Progress: p.building, Warn: p.warn})
 	if err != nil {
 		return nil, err
 	}
