@@ -21,7 +21,7 @@ ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-tools \
 	qemu-system-x86 qemu-utils ovmf iproute2 nftables kmod \
 	cryptsetup-bin atftp tftp-hpa udhcpc isc-dhcp-client curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
-	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry
+	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry libfaketime
 
 .PHONY: run build test test-media test-rack test-faults test-images lint bench fuzz deps clean help
 
