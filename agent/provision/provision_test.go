@@ -1,11 +1,14 @@
 package provision
 
 import (
+	"debug/elf"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -24,10 +27,21 @@ func program(t *testing.T) string {
 		cache = filepath.Join(user, "slipway")
 	}
 	built, err := filepath.Glob(filepath.Join(cache, "components/*/*-ignition"))
+	built = slices.DeleteFunc(built, foreign)
 	if err != nil || len(built) == 0 {
 		t.Skip("Ignition was not built yet (bake an image first), and SLIPWAY_IGNITION is not set")
 	}
 	return built[0]
+}
+
+// foreign tells of programs that are not for this machine's architecture.
+func foreign(program string) bool {
+	f, err := elf.Open(program)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	return f.Machine != map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
 }
 
 const secret = "s3cr3t-KEY-material-0123456789"

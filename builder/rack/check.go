@@ -23,8 +23,13 @@ const checkSpace = "slipway-check"
 // untried is the cause of a check that was not tried yet.
 const untried = "not tried"
 
-// checkTime is how long all checks may take together.
+// checkTime is how long all checks may take together, at least.
 const checkTime = 12 * time.Minute
+
+// checkLimit is how long all checks may take where power on to Ready took so long: a host that is slow at one is slow at the other.
+func (r *rack) checkLimit(boot time.Duration) time.Duration {
+	return max(r.stretched(checkTime), 3*boot).Round(time.Second)
+}
 
 // CheckResult says whether one thing that a fresh cluster must do was seen.
 type CheckResult struct {
@@ -72,7 +77,7 @@ func (r *rack) large() bool { return len(r.Cluster.Nodes) > 2 }
 
 // check applies the manifests and waits until all checks have passed or their time is over.
 func (r *rack) check(ctx context.Context) ([]CheckResult, error) {
-	limit := r.stretched(checkTime)
+	limit := r.checkLimit(time.Since(r.started))
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the checks took longer than %s", limit))
 	defer cancel()
 	started := time.Now()
@@ -189,7 +194,8 @@ func (r *rack) apply(ctx context.Context) error {
 }
 
 func (r *rack) applyOne(ctx context.Context, manifest string) error {
-	return r.insist(ctx, &manifest, "apply", "-f", "-")
+	// Validation would have the API server write all its OpenAPI documents, which takes an emulated one minutes.
+	return r.insist(ctx, &manifest, "apply", "--validate=false", "-f", "-")
 }
 
 // insist runs kubectl until it succeeds or time is over.

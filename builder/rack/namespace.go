@@ -46,12 +46,7 @@ func newNamespace(name string) (*namespace, error) {
 // thread owns the locked thread. It never unlocks, so that the thread dies with the goroutine.
 func (n *namespace) thread(ready chan<- error) {
 	runtime.LockOSThread()
-	// NewNamed leaves the thread in the new namespace.
-	handle, err := netns.NewNamed(n.name)
-	if err == nil {
-		handle.Close()
-		err = isolate()
-	}
+	err := n.make()
 	ready <- err
 	if err != nil {
 		return
@@ -59,6 +54,35 @@ func (n *namespace) thread(ready chan<- error) {
 	for job := range n.jobs {
 		job()
 	}
+}
+
+// make puts the thread into a new namespace.
+func (n *namespace) make() error {
+	if err := shareNamespaceFolder(); err != nil {
+		return err
+	}
+	handle, err := netns.NewNamed(n.name) // the thread is in it then
+	if err != nil {
+		return err
+	}
+	handle.Close()
+	return isolate()
+}
+
+// shareNamespaceFolder makes the folder a mount of its own, as `ip netns add` does. Were that left to the next `ip netns add` of
+// somebody else, it would cover the names that are there, and they could not be removed.
+func shareNamespaceFolder() error {
+	if err := os.MkdirAll(namespaceFolder, 0o755); err != nil {
+		return err
+	}
+	err := unix.Mount("", namespaceFolder, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	if err := unix.Mount(namespaceFolder, namespaceFolder, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", namespaceFolder, "none", unix.MS_SHARED|unix.MS_REC, "")
 }
 
 // isolate makes the namespace a rack's network: loopback up, nothing forwarded between its networks. It runs on the

@@ -128,3 +128,23 @@ func TestProcessesEndWithTheNamespace(t *testing.T) {
 		t.Error("a process that does not want to end still runs")
 	}
 }
+
+// TestNamespaceGoesAlthoughOthersMakeSome: in a /run where no namespace had a name before, somebody else names one while a rack is up.
+func TestNamespaceGoesAlthoughOthersMakeSome(t *testing.T) {
+	if os.Getenv("SLIPWAY_TEST_OWN_RUN") == "" {
+		if os.Geteuid() != 0 {
+			t.Skip("network namespaces need root")
+		}
+		cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private", "sh", "-c",
+			`mount -t tmpfs none /run && exec "$0" -test.run '^TestNamespaceGoesAlthoughOthersMakeSome$'`, os.Args[0])
+		cmd.Env = append(os.Environ(), "SLIPWAY_TEST_OWN_RUN=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return
+	}
+	testSpace(t)
+	if out, err := exec.CommandContext(t.Context(), "ip", "netns", "add", "other").CombinedOutput(); err != nil {
+		t.Fatalf("ip netns add: %v: %s", err, out)
+	}
+}

@@ -57,7 +57,7 @@ type Options struct {
 
 // Defaults.
 const (
-	DefaultTimeout = 30 * time.Minute
+	DefaultTimeout = 45 * time.Minute
 	DefaultCPUs    = 2
 	DefaultState   = "/run/slipway-rack"
 )

@@ -69,7 +69,7 @@ terminal, it ends by itself. Nothing is left behind. It needs root.`,
 	c.Flags().IntVar(&flags.cpus, "cpus", 0, "processors of a machine (default 2; 1 where more machines are emulated than this one has processors)")
 	c.Flags().BoolVar(&flags.faults, "faults", false, "then take control planes' power under writes, and see that nothing is lost")
 	c.Flags().BoolVar(&flags.once, "once", false, "end when all checks are done")
-	c.Flags().DurationVar(&flags.timeout, "timeout", 0, "of the whole rehearsal; 0: 30 minutes, and more with more than three machines")
+	c.Flags().DurationVar(&flags.timeout, "timeout", 0, "of the whole rehearsal; 0: 45 minutes, and more with more than three machines")
 	a.outputFlag(c)
 	return c
 }
