@@ -85,7 +85,7 @@ func verify(ctx context.Context, a *app, flags verifyFlags, path string) error {
 	}
 	for _, r := range reports {
 		if !r.Same {
-			return fmt.Errorf("%s: %w", r.Image, rebuild.ErrDiffers)
+			return fmt.Errorf("%s: %w, first %s", r.Image, rebuild.ErrDiffers, r.First().Name)
 		}
 	}
 	return nil
