@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,7 +17,6 @@ import (
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/qcow2"
 	"github.com/slipway-os/slipway/builder/rootfs"
-	"github.com/slipway-os/slipway/builder/squashfs"
 	"github.com/slipway-os/slipway/builder/uki"
 	"github.com/slipway-os/slipway/builder/verity"
 	"github.com/slipway-os/slipway/images/disk"
@@ -132,8 +132,15 @@ func (b *oven) put(kind, name string, data []byte) {
 func (b *oven) rootImage(tr *rootfs.Tree) (image []byte, data int64, hash string) {
 	b.t.Helper()
 	path := filepath.Join(b.t.TempDir(), "squashfs")
-	o := squashfs.Options{Algorithm: "zstd", Level: 3, BlockSize: 1 << 20, Epoch: 1700000000}
-	b.check(squashfs.Program(squashfs.Host).Write(b.t.Context(), path, o, func(w io.Writer) error { return tr.WriteTar(w, o.Epoch) }))
+	const epoch = "1700000000"
+	var archive bytes.Buffer
+	b.check(tr.WriteTar(&archive, 1700000000))
+	pack := exec.Command("mksquashfs", "-", path, "-tar", "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "3", "-b", "1M",
+		"-mkfs-time", epoch, "-all-time", epoch, "-root-mode", "755", "-root-uid", "0", "-root-gid", "0")
+	pack.Stdin = &archive
+	if out, err := pack.CombinedOutput(); err != nil {
+		b.t.Fatalf("mksquashfs (make deps): %v: %s", err, out)
+	}
 	image, err := os.ReadFile(path)
 	b.check(err)
 	image = append(image, make([]byte, verity.Pad(int64(len(image))))...)

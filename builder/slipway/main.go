@@ -34,7 +34,7 @@ const (
 	exitRefused     = 5
 	exitSignature   = 6
 	exitPublished   = 7
-	exitDiffers     = 8
+	exitDiffer      = 8
 	exitInterrupted = 130
 )
 
@@ -138,7 +138,7 @@ func exitCode(err error) int {
 	case errors.Is(err, publish.ErrRefused):
 		return exitPublished
 	case errors.Is(err, rebuild.ErrDiffers):
-		return exitDiffers
+		return exitDiffer
 	default:
 		return exitFailed
 	}

@@ -85,7 +85,7 @@ var typeNames = map[uint16]string{
 	inode.Char: "character device", inode.Fifo: "pipe", inode.Sock: "socket",
 }
 
-const noXattrs = 0xffffffff
+const withoutXattrs = 0xffffffff
 
 func entry(fs *squashfslow.Reader, f squashfslow.FileBase, name string) (Entry, error) {
 	i := f.Inode
@@ -94,7 +94,7 @@ func entry(fs *squashfslow.Reader, f squashfslow.FileBase, name string) (Entry, 
 		kind -= inode.EDir - inode.Dir
 	}
 	e := Entry{Path: name, Type: typeNames[kind], Mode: uint32(i.Perm) & 0o7777, Time: i.ModTime, file: f, fs: fs}
-	xattrs := uint32(noXattrs)
+	xattrs := uint32(withoutXattrs)
 	switch d := i.Data.(type) {
 	case inode.EDirectory:
 		xattrs = d.XattrInd
@@ -111,7 +111,7 @@ func entry(fs *squashfslow.Reader, f squashfslow.FileBase, name string) (Entry, 
 	case inode.EDevice:
 		e.Device, xattrs = d.Dev, d.XattrInd
 	}
-	e.Xattrs = xattrs != noXattrs
+	e.Xattrs = xattrs != withoutXattrs
 	var err error
 	if e.UID, err = f.Uid(fs); err != nil {
 		return e, err
