@@ -99,7 +99,7 @@ func TestArtifacts(t *testing.T) {
 		names = append(names, strings.TrimPrefix(name, base))
 	}
 	slices.Sort(names)
-	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .proof.json .provenance.json .root .spdx.json .vmlinuz" {
+	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .plan.json .proof.json .provenance.json .root .spdx.json .vmlinuz" {
 		t.Errorf("artifacts: %s", got)
 	}
 	written, err := manifest.Decode(files[base+".json"])
@@ -433,7 +433,7 @@ func TestKilledBakeLeavesNothingForLong(t *testing.T) {
 	if err := os.Mkdir(left, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	other, err := newStages(k.cache)
+	other, err := newStages(k.cache, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -211,6 +211,7 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 		return nil, err
 	}
 	origin := f.origin.read(ctx, a, w.images)
+	w.source.Warn = k.progress.warn
 	var plans []*plan.Plan
 	for _, o := range k.orders {
 		plans = append(plans, o.plan)
@@ -224,24 +225,31 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 		k.progress.end()
 		return nil, err
 	}
-	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Libraries: libraries, Progress: k.progress.building})
+	builder, err := component.New(component.Options{
+		ImagesDir: w.images, CacheDir: w.cache, Libraries: libraries, Progress: k.progress.building, Warn: k.progress.warn,
+	})
 	if err != nil {
 		k.progress.end()
 		return nil, err
 	}
 	k.options = func(o order) bake.Options {
-		return bake.Options{
-			Plan: o.plan, Role: o.role, Out: f.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path,
-			Component: func(ctx context.Context, name string) (component.Component, error) {
-				return builder.Build(ctx, name, o.plan.Arch)
-			},
-			Formats:  f.formats,
-			Origin:   origin,
-			Disk:     disk.Sizes{Root: f.slot << 20},
-			Progress: k.progress.baking(o.plan.Role),
-		}
+		options := baking(w, builder, o, k.progress)
+		options.Out, options.Cache, options.Formats, options.Origin = f.out, filepath.Join(w.cache, "bake"), f.formats, origin
+		options.Disk = disk.Sizes{Root: f.slot << 20}
+		return options
 	}
 	return k, nil
+}
+
+// baking is what an image is made of.
+func baking(w *workshop, builder *component.Builder, o order, p *progress) bake.Options {
+	return bake.Options{
+		Plan: o.plan, Role: o.role, Package: w.source.Cache.Path,
+		Component: func(ctx context.Context, name string) (component.Component, error) {
+			return builder.Build(ctx, name, o.plan.Arch)
+		},
+		Progress: p.baking(o.plan.Role), Warn: p.warn,
+	}
 }
 
 func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
@@ -313,7 +321,7 @@ func installLibraries(plans []*plan.Plan, w *workshop) (map[string]string, error
 		if folders[p.Arch] != "" {
 			continue // equal in all plans of an architecture
 		}
-		dir, err := bake.Libraries(p, filepath.Join(w.cache, "bake"), w.source.Cache.Path)
+		dir, err := bake.Libraries(p, filepath.Join(w.cache, "bake"), w.source.Cache.Path, w.source.Warn)
 		if err != nil {
 			return nil, fmt.Errorf("cannot prepare C libraries for %s: %w", p.Arch, err)
 		}

@@ -48,9 +48,10 @@ func writeLock(ctx context.Context, a *app, flags imageFlags) error {
 		return err
 	}
 	p := newProgress(a)
+	w.source.Warn = p.warn
 	fresh, err := plan.Resolve(ctx, w.definition, plan.Options{
 		Images: w.images, Roles: roles, Arches: flags.arches, Source: w.source, Now: a.now(), Progress: p.fetching("package lists"),
-		Warn: func(text string) { p.note("warning: %s", text) },
+		Warn: p.warn,
 	})
 	p.end()
 	if err != nil {

@@ -103,5 +103,6 @@ const (
 	ExtBIOS      = ".kpxe"       // iPXE for legacy BIOS
 	ExtSBOM      = ".spdx.json"  // bill of materials
 	ExtProof     = ".proof.json" // proof that nothing is missing
+	ExtPlan      = ".plan.json"  // the plan it was baked from
 	ExtManifest  = ".json"
 )
