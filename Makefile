@@ -20,11 +20,11 @@ ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What the product and its tests need of a Debian 12 or 13 machine, besides Go.
 PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-tools \
 	qemu-system-x86 qemu-utils ovmf iproute2 nftables kmod \
-	cryptsetup-bin atftp tftp-hpa udhcpc isc-dhcp-client curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
+	git cryptsetup-bin dnsmasq-base atftp tftp-hpa udhcpc isc-dhcp-client curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm qemu-efi-aarch64 \
-	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry
+	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry libfaketime
 
-.PHONY: run build test test-media test-arm64 test-rack test-faults test-images lint bench fuzz deps clean help
+.PHONY: run build test test-media test-arm64 test-rack test-faults test-cosign test-images lint bench fuzz deps clean help
 
 help: ## say what there is to make
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' Makefile | expand -t 14
@@ -39,8 +39,8 @@ run: deps build ## bake both roles and boot them to a Ready cluster in QEMU
 build: ## build slipway and slipway-agent into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./builder/slipway ./agent/slipway-agent
 
-test: deps build lint test-images ## everything: unit, fuzz seeds, namespaces, the command line, and virtual machines
-	go test -timeout 20m $$(go list ./... | grep -v /test/e2e)
+test: deps build lint test-images $(OUT)/test/sigstore-verify ## everything: unit, fuzz seeds, namespaces, the command line, and virtual machines
+	SLIPWAY_SIGSTORE_VERIFY=$(abspath $(OUT))/test/sigstore-verify go test -timeout 20m $$(go list ./... | grep -v /test/e2e)
 	@for m in $$(find images/components -name '*_test.go' -printf '%h\n' | cut -d/ -f1-3 | sort -u); do \
 		echo "go test $$m"; (cd $$m && CGO_ENABLED=0 go test -trimpath -timeout 30m ./...) || exit 1; done
 	SLIPWAY_TEST_OUT=$(abspath $(OUT))/test go test -count=1 -timeout 60m -v ./test/e2e
@@ -73,6 +73,15 @@ test-rack: deps build ## the reference rack: five virtual machines to Ready, the
 
 test-faults: deps test-images ## the reference cluster in namespaces: every fault that it must survive, RUNS times each
 	@$(ROOT) env SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images SLIPWAY_TEST_RUNS=$(RUNS) "$$(command -v go)" test -count=1 -timeout 120m -v ./test/faults
+
+test-cosign: build ## what slipway sign writes, verified by cosign, which is built from source for that (some minutes)
+	@mkdir -p $(OUT)/test
+	cd test/cosign && CGO_ENABLED=0 go build -trimpath -o $(abspath $(OUT))/test/cosign github.com/sigstore/cosign/v2/cmd/cosign
+	SLIPWAY_COSIGN=$(abspath $(OUT))/test/cosign go test -count=1 -v -run 'TestScripts/sigstore$$' ./test/cli
+
+$(OUT)/test/sigstore-verify: test/cosign/verify/main.go test/cosign/go.mod test/cosign/go.sum
+	@mkdir -p $(OUT)/test
+	cd test/cosign && CGO_ENABLED=0 go build -trimpath -o $(abspath $(OUT))/test/sigstore-verify ./verify
 
 # A mirror that moves on must not turn the tests red: they, and only they, lock again where a locked package is gone.
 test-images: deps build

@@ -27,6 +27,7 @@ import (
 
 	"github.com/slipway-os/slipway/agent/bootcount"
 	"github.com/slipway-os/slipway/agent/network"
+	"github.com/slipway-os/slipway/agent/secure"
 	"github.com/slipway-os/slipway/agent/status"
 	"github.com/slipway-os/slipway/agent/units"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -48,7 +49,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	go sender.Run(ctx)
-	if err := prepare(ctx, node, sender.Server, log); err != nil {
+	if err := prepare(ctx, node, cmp.Or(record.Server, node.Server), log); err != nil {
 		sender.Fail(err.Error(), "", nil)
 		flush(sender)
 		return err
@@ -109,9 +110,36 @@ func newSender(node bootspec.Node, record bootspec.BootState, log *slog.Logger) 
 	s := &status.Sender{Boot: strings.TrimSpace(string(id)), MAC: record.MAC, Client: &http.Client{Timeout: 30 * time.Second}, Log: log}
 	if record.MAC != "" {
 		s.Server = cmp.Or(record.Server, node.Server)
+		if err := overTLS(s, record); err != nil {
+			log.Warn("reports go to the boot server without TLS", "cause", err)
+		}
 	}
 	s.Resume(record.Pending)
 	return s, nil
+}
+
+// overTLS has reports go over TLS: to the server that this machine claimed its configuration from, or to that of the
+// configuration. One of an earlier version has none.
+func overTLS(s *status.Sender, record bootspec.BootState) error {
+	server := record.Secure
+	if server == nil {
+		data, err := os.ReadFile(bootspec.BootServerDocument)
+		if err != nil {
+			return err
+		}
+		read, err := bootspec.ParseSecure(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", bootspec.BootServerDocument, err)
+		}
+		server = &read
+	}
+	client, _, err := secure.Client(*server, nil, nil)
+	if err != nil {
+		return err
+	}
+	client.Timeout = s.Client.Timeout
+	s.Server, s.Client = server.URL, client
+	return nil
 }
 
 // bless tells the boot loader of the medium that this image is good.

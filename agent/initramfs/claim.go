@@ -1,31 +1,75 @@
 package initramfs
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/slipway-os/slipway/agent/secure"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 // maxConfig bounds a node's configuration in bytes.
 const maxConfig = 16 << 20
 
+// findSecure learns how the boot server is reached over TLS, and makes the client that claims with a key of this boot. A server that
+// is away is waited for.
+func (b *boot) findSecure(ctx context.Context) error {
+	pins, err := bootspec.ParsePins(b.args[bootspec.ArgBootCA])
+	if err != nil {
+		return stopError{err}
+	}
+	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
+		var again bool
+		if b.secure, again, err = secure.Discover(ctx, b.client, b.lease.Server); err == nil {
+			break
+		}
+		if !again {
+			return stopError{err}
+		}
+		b.log.Warn("the boot server doesn't say how it is reached over TLS, trying again", "cause", err, "in", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	key, err := secure.Key()
+	if err != nil {
+		return err
+	}
+	client, digest, err := secure.Client(b.secure, pins, key)
+	if err != nil {
+		return stopError{err}
+	}
+	b.claimant = client
+	if len(pins) == 0 {
+		b.log.Warn("BOOT CA NOT PINNED: this image takes whoever answers for its boot server (slipway bake --boot-ca pins the right one)", "authority", digest)
+	} else {
+		b.log.Info("the boot server's authority is the one that is pinned in this image", "authority", digest)
+	}
+	return nil
+}
+
 // claimConfig gets the node's configuration. A server that is away is waited for; one that refuses ends the boot with its
 // reason.
 func (b *boot) claimConfig(ctx context.Context) error {
-	query := url.Values{"mac": {b.lease.MAC}, "uuid": {smbios("product_uuid")}, "serial": {smbios("product_serial")}}
-	address := b.lease.Server + bootspec.RouteConfig + "?" + query.Encode()
-	var err error
+	body, err := json.Marshal(bootspec.Claim{
+		Version: bootspec.ClaimVersion, MAC: b.lease.MAC, UUID: smbios("product_uuid"), Serial: smbios("product_serial"), Image: b.root.Image,
+	})
+	if err != nil {
+		return err
+	}
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
 		var again bool
-		if again, err = b.claim(ctx, address); err == nil {
-			b.log.Info("configuration claimed", "bytes", len(b.config))
+		if again, err = b.claim(ctx, body); err == nil {
+			b.log.Info("configuration claimed over TLS", "bytes", len(b.config))
 			return nil
 		}
 		if !again {
@@ -50,8 +94,13 @@ func smbios(field string) string {
 }
 
 // claim asks once; again says if another try may help.
-func (b *boot) claim(ctx context.Context, address string) (again bool, err error) {
-	config, header, again, err := getOnce(ctx, b.client, address, maxConfig, time.Minute)
+func (b *boot) claim(ctx context.Context, body []byte) (again bool, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.secure.URL+bootspec.RouteClaim, bytes.NewReader(body))
+	if err != nil {
+		return false, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	config, header, again, err := doOnce(b.claimant, request, maxConfig, time.Minute)
 	if err != nil {
 		return again, err
 	}
@@ -61,13 +110,18 @@ func (b *boot) claim(ctx context.Context, address string) (again bool, err error
 
 // getOnce asks the boot server for at most limit bytes; again says if another try may help.
 func getOnce(ctx context.Context, client *http.Client, address string, limit int64, patience time.Duration) (data []byte, header http.Header, again bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, nil, false, err
 	}
-	resp, err := client.Do(req)
+	return doOnce(client, req, limit, patience)
+}
+
+// doOnce asks the boot server for at most limit bytes; again says if another try may help.
+func doOnce(client *http.Client, req *http.Request, limit int64, patience time.Duration) (data []byte, header http.Header, again bool, err error) {
+	ctx, cancel := context.WithTimeout(req.Context(), patience)
+	defer cancel()
+	resp, err := client.Do(req.WithContext(ctx))
 	if err != nil {
 		return nil, nil, true, err
 	}

@@ -38,6 +38,8 @@ type boot struct {
 	root       bootspec.Root
 	lease      network.Lease
 	client     *http.Client
+	secure     bootspec.Secure // the boot server over TLS
+	claimant   *http.Client    // for it, with the key of this boot
 	sender     *status.Sender
 	loader     *modules.Loader
 	medium     *media.Medium // what the machine booted from; nil: the network

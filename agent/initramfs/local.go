@@ -130,7 +130,7 @@ func (b *boot) readConfig(ctx context.Context) error {
 	}
 	b.log.Info("configuration read from the medium", "cluster", config.Cluster, "node", config.Node, "generation", config.Generation)
 	b.lease.MAC = reportingMAC(node)
-	if err := b.startReports(ctx, "", b.lease.MAC); err != nil {
+	if err := b.startReports(ctx, "", b.client, b.lease.MAC); err != nil {
 		return err
 	}
 	b.sender.Report(bootspec.EventAgentUp, "from "+b.medium.Drive.Path)

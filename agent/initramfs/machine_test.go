@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/bootspec/securetest"
 )
 
 // The tests in this file boot a baked worker image in QEMU, with a boot server that misbehaves. SLIPWAY_ARTIFACTS is the
@@ -92,7 +93,8 @@ func (m *machine) start() {
 		m.root(w, r)
 	})
 	mux.HandleFunc(bootspec.RouteHealth, func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc(bootspec.RouteConfig, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(m.config) })
+	mux.HandleFunc(bootspec.RouteClaim, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(m.config) })
+	securetest.Serve(t, mux, "10.1.0.1")
 	mux.HandleFunc(bootspec.RouteReport, func(w http.ResponseWriter, r *http.Request) {
 		var report bootspec.Report
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, bootspec.MaxReport)).Decode(&report); err != nil {

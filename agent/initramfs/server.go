@@ -83,11 +83,15 @@ func (b *boot) findServer(ctx context.Context) error {
 	}
 	b.lease = lease
 	b.log.Info("network is up", "link", lease.Link, "address", lease.Address, "router", lease.Router, "server", lease.Server)
-	if err := b.startReports(ctx, lease.Server, lease.MAC); err != nil {
+	b.setClock(ctx) // before TLS: certificates are looked at with it
+	if err := b.findSecure(ctx); err != nil {
+		// The failure is reported without TLS: it holds no secret, and somebody must hear of it.
+		return errors.Join(err, b.startReports(ctx, lease.Server, b.client, lease.MAC))
+	}
+	if err := b.startReports(ctx, b.secure.URL, b.claimant, lease.MAC); err != nil {
 		return err
 	}
 	b.sender.Report(bootspec.EventAgentUp, fmt.Sprintf("%s %v", lease.Link, lease.Address))
-	b.setClock(ctx)
 	return nil
 }
 
@@ -126,12 +130,12 @@ func (b *boot) makeLinks(ctx context.Context, value string) ([]string, error) {
 }
 
 // startReports begins to report to a server; without one, reports are kept for the running system.
-func (b *boot) startReports(ctx context.Context, server, mac string) error {
+func (b *boot) startReports(ctx context.Context, server string, client *http.Client, mac string) error {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return err
 	}
-	b.sender = &status.Sender{Server: server, MAC: mac, Boot: strings.TrimSpace(string(id)), Client: b.client, Log: b.log}
+	b.sender = &status.Sender{Server: server, MAC: mac, Boot: strings.TrimSpace(string(id)), Client: client, Log: b.log}
 	go b.sender.Run(ctx)
 	return nil
 }

@@ -69,8 +69,12 @@ func (b *boot) writeRecord(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, handoverWait)
 	defer cancel()
 	_ = b.sender.Flush(ctx) // what it can't deliver is pending
+	var over *bootspec.Secure
+	if b.secure.URL != "" {
+		over = &b.secure
+	}
 	record, err := json.MarshalIndent(bootspec.BootState{
-		MAC: b.lease.MAC, Server: b.lease.Server, Image: b.root.Image, ESP: b.espDevice(), Config: b.configDevice(), Pending: b.sender.Pending(),
+		MAC: b.lease.MAC, Server: b.lease.Server, Secure: over, Image: b.root.Image, ESP: b.espDevice(), Config: b.configDevice(), Pending: b.sender.Pending(),
 	}, "", "  ")
 	if err != nil {
 		return err

@@ -147,37 +147,63 @@ func (f Finder) exchange(ctx context.Context, l LinkState, wait time.Duration) (
 		return Lease{}, err
 	}
 	defer c.Close()
-	refused := error(nil)
+	var heard offers
 	discover, err := dhcpv4.NewDiscovery(c.InterfaceAddr(), request)
 	if err != nil {
 		return Lease{}, err
 	}
-	offer, err := c.SendAndRead(ctx, nclient4.DefaultServers, discover, func(p *dhcpv4.DHCPv4) bool {
-		if p.MessageType() != dhcpv4.MessageTypeOffer {
-			return false
-		}
-		if _, err := leaseFrom(p, f.Server); err != nil {
-			refused = fmt.Errorf("offer of %v is no use: %w", p.ServerIdentifier(), err)
-			return false
-		}
-		return true
-	})
-	if err != nil {
-		if refused != nil && errors.Is(err, nclient4.ErrNoResponse) {
-			return Lease{}, refused
+	heard.server = f.Server
+	if _, err = c.SendAndRead(ctx, nclient4.DefaultServers, discover, heard.take); err != nil {
+		if heard.refused != nil && errors.Is(err, nclient4.ErrNoResponse) {
+			return Lease{}, heard.refused
 		}
 		return Lease{}, err
 	}
-	granted, err := c.RequestFromOffer(ctx, offer, request)
+	granted, err := c.RequestFromOffer(ctx, heard.offer, request)
 	if err != nil {
 		return Lease{}, err
 	}
-	lease, err := leaseFrom(granted.ACK, f.Server)
+	lease, err := leaseFrom(granted.ACK, heard.server)
 	if err != nil {
 		return Lease{}, fmt.Errorf("answer of %v is no use: %w", granted.ACK.ServerIdentifier(), err)
 	}
 	lease.Link, lease.MAC = l.Name, c.InterfaceAddr().String()
 	return lease, nil
+}
+
+// offers are what came in answer to one DISCOVER. The address and the boot server may come from one DHCP server, or from two: a
+// boot server beside another DHCP server offers no address (proxyDHCP).
+type offers struct {
+	server  string         // base URL of the boot server: given, or a proxy's; empty: the offer with the address must say it
+	offer   *dhcpv4.DHCPv4 // with an address
+	refused error          // why the last one was no use
+}
+
+// take takes an offer, and says whether there is all that is needed.
+func (o *offers) take(p *dhcpv4.DHCPv4) bool {
+	if p.MessageType() != dhcpv4.MessageTypeOffer {
+		return false
+	}
+	proxy := len(p.YourIPAddr.To4()) == 0 || p.YourIPAddr.IsUnspecified()
+	if proxy && p.ClassIdentifier() == bootspec.VendorClass && o.server == "" {
+		server, err := BaseURL(p.BootFileNameOption())
+		if err != nil {
+			o.refused = fmt.Errorf("proxy offer of %v is no use: %w", p.ServerIdentifier(), err)
+			return false
+		}
+		o.server = server
+		return o.offer != nil
+	}
+	_, err := leaseFrom(p, o.server)
+	if err == nil {
+		o.offer = p
+		return true
+	}
+	o.refused = fmt.Errorf("offer of %v is no use: %w", p.ServerIdentifier(), err)
+	if _, err := leaseFrom(p, "http://a.proxy.may.tell"); err == nil && o.offer == nil {
+		o.offer = p
+	}
+	return false
 }
 
 // request says who asks and for what.

@@ -46,6 +46,35 @@ func TestFindPassesOverOtherServers(t *testing.T) {
 	}
 }
 
+// TestFindBesideAnotherServer: the address from one server, the boot server's from a proxy, whichever comes first.
+func TestFindBesideAnotherServer(t *testing.T) {
+	proxy := func(r *dhcpv4.DHCPv4) {
+		bootServer(r)
+		r.YourIPAddr = net.IPv4zero
+		r.UpdateOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 1, 0, 2)))
+		r.UpdateOption(dhcpv4.OptClassIdentifier("slipway-agent"))
+	}
+	node, rack := machine(t)
+	serve(t, node, rack, "sw0", 0, func(*dhcpv4.DHCPv4) {})
+	serve(t, node, rack, "sw0", 0, proxy)
+	lease, err := find1(t, Finder{})
+	if err != nil || lease.Link != "eth0" || lease.Server != "http://10.1.0.1:8080" || lease.Address.String() != "10.1.0.11/24" {
+		t.Errorf("lease is %+v, error %v", lease, err)
+	}
+	kind := func(p *dhcpv4.DHCPv4) { p.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeOffer)) }
+	address, told := offer(kind), offer(proxy, kind)
+	for name, order := range map[string][]*dhcpv4.DHCPv4{"the address first": {address, told}, "the proxy first": {told, address}} {
+		var o offers
+		if o.take(order[0]) || !o.take(order[1]) || o.offer != address || o.server != "http://10.1.0.1:8080" {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+	stranger := offer(proxy, kind, func(p *dhcpv4.DHCPv4) { p.UpdateOption(dhcpv4.OptClassIdentifier("PXEClient")) })
+	if o := (offers{}); o.take(stranger) || o.take(address) {
+		t.Error("an offer for firmware was taken for one to the agent")
+	}
+}
+
 func TestFindWithServerGiven(t *testing.T) {
 	node, rack := machine(t)
 	serve(t, node, rack, "sw0", 0, func(*dhcpv4.DHCPv4) {})
@@ -114,6 +143,10 @@ func FuzzLease(f *testing.F) {
 		p, err := dhcpv4.FromBytes(packet)
 		if err != nil {
 			return
+		}
+		o := offers{server: server}
+		if full := o.take(p); full && (o.offer == nil || server != "" && o.server != server) {
+			t.Errorf("complete without an address: %+v", o)
 		}
 		l, err := leaseFrom(p, server)
 		if err != nil {

@@ -34,25 +34,34 @@ func (c *Cache) Open(sha256 string) (*os.File, error) {
 	return os.Open(c.Path(sha256))
 }
 
-// holds tells whether the file is here, whole and right; a wrong one is taken away.
-func (c *Cache) holds(f File) (bool, error) {
-	file, err := os.Open(c.Path(f.SHA256))
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+// holds tells whether the file is here, whole and right; a wrong or unreadable one is taken away, and told of.
+func (c *Cache) holds(f File, warn func(string)) (bool, error) {
+	err := c.check(f)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return err == nil, nil
 	}
+	if warn != nil {
+		warn(fmt.Sprintf("%s in the cache is damaged (%v): it is fetched again", f.Path, err))
+	}
+	return false, os.RemoveAll(c.Path(f.SHA256))
+}
+
+// check reads a file and compares it with what it must be.
+func (c *Cache) check(f File) error {
+	file, err := os.Open(c.Path(f.SHA256))
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer file.Close()
 	sum := sha256.New()
 	n, err := io.Copy(sum, file)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if n == f.Size && hex.EncodeToString(sum.Sum(nil)) == f.SHA256 {
-		return true, nil
+	if got := hex.EncodeToString(sum.Sum(nil)); n != f.Size || got != f.SHA256 {
+		return fmt.Errorf("%d bytes with SHA-256 %s, not %d with %s", n, got, f.Size, f.SHA256)
 	}
-	return false, os.Remove(c.Path(f.SHA256))
+	return nil
 }
 
 // partial is a download that has begun: its file is locked, so that one process at a time writes it.

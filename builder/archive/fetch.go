@@ -25,6 +25,7 @@ type Source struct {
 	Mirrors Mirrors
 	Cache   *Cache
 	Client  *Client
+	Warn    func(string) // is told of damage in the cache, perhaps by several goroutines; may be nil
 
 	snapshots []Snapshot // see At
 }
@@ -46,7 +47,7 @@ func (s *Source) fetchOne(ctx context.Context, f File, urls []string, count *cou
 	if !isDigest(f.SHA256) {
 		return &FileError{f, f.Path, errors.New("its SHA-256 is not a digest")}
 	}
-	have, err := s.Cache.holds(f)
+	have, err := s.Cache.holds(f, s.Warn)
 	if err != nil {
 		return &FileError{f, s.Cache.Path(f.SHA256), err}
 	}
@@ -75,7 +76,7 @@ func (s *Source) download(ctx context.Context, f File, url string, count *counte
 		return &FileError{f, url, err}
 	}
 	defer part.close()
-	if have, err := s.Cache.holds(f); have || err != nil { // another process was quicker
+	if have, err := s.Cache.holds(f, s.Warn); have || err != nil { // another process was quicker
 		count.add(f.Size, 0)
 		return err
 	}

@@ -207,13 +207,27 @@ func TestFetchTriesAgain(t *testing.T) {
 }
 
 func TestFetchReplacesCorruptedObjects(t *testing.T) {
-	m := newMirror(t)
-	f := m.put("pool/a.deb", pattern(1000))
-	s := m.source(t)
-	os.MkdirAll(s.Cache.dir, 0o755)
-	os.WriteFile(s.Cache.Path(f.SHA256), append(pattern(999), 'x'), 0o644)
-	if err := s.Fetch(context.Background(), []File{f}, nil); err != nil || !bytes.Equal(cached(t, s, f), pattern(1000)) {
-		t.Errorf("%v", err)
+	for name, damage := range map[string]func(path string) error{
+		"flipped":    func(path string) error { return os.WriteFile(path, append(pattern(999), 'x'), 0o644) },
+		"cut":        func(path string) error { return os.WriteFile(path, pattern(500), 0o644) },
+		"empty":      func(path string) error { return os.WriteFile(path, nil, 0o644) },
+		"a folder":   func(path string) error { return os.MkdirAll(filepath.Join(path, "x"), 0o755) },
+		"unreadable": func(path string) error { return os.Symlink(path, path) }, // root reads whatever its mode is
+	} {
+		m := newMirror(t)
+		f := m.put("pool/a.deb", pattern(1000))
+		s := m.source(t)
+		var warnings []string
+		s.Warn = func(text string) { warnings = append(warnings, text) }
+		if err := errors.Join(os.MkdirAll(s.Cache.dir, 0o755), damage(s.Cache.Path(f.SHA256))); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Fetch(context.Background(), []File{f}, nil); err != nil || !bytes.Equal(cached(t, s, f), pattern(1000)) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if len(warnings) != 1 || !strings.Contains(warnings[0], "pool/a.deb in the cache is damaged (") {
+			t.Errorf("%s: warnings %q", name, warnings)
+		}
 	}
 }
 

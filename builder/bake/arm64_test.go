@@ -91,13 +91,13 @@ func TestPartsOfAnotherMachineAreRefused(t *testing.T) {
 // TestDamagedLibrariesAreMadeAgain: a layer in the cache that lost a bit is found when its library is installed.
 func TestDamagedLibrariesAreMadeAgain(t *testing.T) {
 	k := newKitchen(t)
-	none, err := Libraries(k.plan, k.cache, nil)
+	none, err := Libraries(k.plan, k.cache, nil, nil)
 	if none != "" || err != nil {
 		t.Errorf("a plan without libraries has some: %q, %v", none, err)
 	}
 	k.plan.Libraries = []plan.Package{k.packageFile("libc6-dev", "", fixture.File{Path: "usr/lib/aarch64-linux-gnu/libc.a", Content: "the library"})}
 	path := func(digest string) string { return filepath.Join(k.dir, digest) }
-	first, err := Libraries(k.plan, k.cache, path)
+	first, err := Libraries(k.plan, k.cache, path, func(text string) { t.Log(text) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestDamagedLibrariesAreMadeAgain(t *testing.T) {
 	if err := errors.Join(os.WriteFile(layers[0], []byte("the libXary"), 0o644), os.RemoveAll(first)); err != nil {
 		t.Fatal(err)
 	}
-	again, err := Libraries(k.plan, k.cache, path)
+	again, err := Libraries(k.plan, k.cache, path, func(text string) { t.Log(text) })
 	if err != nil || again != first {
 		t.Fatalf("%q, %v; before %q", again, err, first)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/slipway-os/slipway/builder/kmod"
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/disk"
@@ -46,10 +47,13 @@ type Options struct {
 	Disk    disk.Sizes // partitions of disk images; zero fields are disk's defaults
 	Out     string     // folder of the artifacts; made when missing
 	Cache   string     // folder of stages; made when missing
+	Origin  provenance.Origin
 	// Proved is told what was proven, before anything is packed. It may be nil.
 	Proved func(*complete.Proof)
 	// Progress is told what is being done. It may be nil, and may be called from several goroutines.
 	Progress func(Step)
+	// Warn is told of damage in the cache that was found and made good. It may be nil, and may be called from several goroutines.
+	Warn func(string)
 }
 
 // Step is one thing a bake does.
@@ -65,13 +69,16 @@ func Bake(ctx context.Context, o Options) (*manifest.Manifest, error) {
 	return run(ctx, o, (*baker).bake)
 }
 
+// mostHeals is how often a bake begins again because of damage: a cache on a disk that is failing would never be whole.
+const mostHeals = 4
+
 func run(ctx context.Context, o Options, recipe func(*baker) []func() error) (*manifest.Manifest, error) {
-	for again := false; ; again = true {
+	for times := 1; ; times++ { // a later step may find more, among what an earlier one didn't get to
 		m, healed, err := try(ctx, o, recipe)
 		if err == nil {
 			return m, nil
 		}
-		if !healed || again {
+		if !healed || times == mostHeals {
 			return nil, fmt.Errorf("cannot bake role %s: %w", o.Plan.Role, err)
 		}
 	}
@@ -158,13 +165,16 @@ func begin(ctx context.Context, o Options) (*baker, error) {
 	if o.Progress == nil {
 		o.Progress = func(Step) {}
 	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
 	if o.Plan.Role != o.Role.Name {
 		return nil, fmt.Errorf("the plan is one for role %s, not for %s", o.Plan.Role, o.Role.Name)
 	}
 	if err := CheckFormats(o.Formats); err != nil {
 		return nil, err
 	}
-	stages, err := newStages(o.Cache)
+	stages, err := newStages(o.Cache, o.Warn)
 	if err != nil {
 		return nil, err
 	}
@@ -205,8 +215,11 @@ func (b *baker) cmdline() string {
 
 func (b *baker) planDigest() string { return fmt.Sprintf("%x", sha256.Sum256(b.Plan.JSON())) }
 
-// writeManifest says what was baked, and puts everything in its place.
+// writeManifest says what was baked and from which plan, and puts everything in its place.
 func (b *baker) writeManifest() error {
+	if err := b.out.artifact(manifest.KindPlan, b.base()+bootspec.ExtPlan, bytesTo(b.Plan.JSON())); err != nil {
+		return err
+	}
 	m := &manifest.Manifest{
 		APIVersion: manifest.Version, Kind: manifest.Kind,
 		Role: b.Plan.Role, Version: b.Plan.Version, Arch: b.Plan.Arch, Plan: b.planDigest(),
@@ -216,8 +229,12 @@ func (b *baker) writeManifest() error {
 		Packages:   b.listPackages(),
 		Components: b.listComponents(),
 		Images:     b.images,
+		RootSlot:   b.Disk.Root,
 	}
 	b.manifest = m
+	if err := b.writeProvenance(m); err != nil {
+		return err
+	}
 	name := b.base() + bootspec.ExtManifest
 	if _, err := b.out.write(name, bytesTo(m.Encode())); err != nil {
 		return err

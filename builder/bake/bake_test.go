@@ -22,6 +22,7 @@ import (
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/inventory"
 	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/builder/squashfs"
 	"github.com/slipway-os/slipway/builder/uki"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -98,7 +99,7 @@ func TestArtifacts(t *testing.T) {
 		names = append(names, strings.TrimPrefix(name, base))
 	}
 	slices.Sort(names)
-	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .proof.json .root .spdx.json .vmlinuz" {
+	if got := strings.Join(names, " "); got != ".cmdline .efi .files.json .initrd .json .plan.json .proof.json .provenance.json .root .spdx.json .vmlinuz" {
 		t.Errorf("artifacts: %s", got)
 	}
 	written, err := manifest.Decode(files[base+".json"])
@@ -432,7 +433,7 @@ func TestKilledBakeLeavesNothingForLong(t *testing.T) {
 	if err := os.Mkdir(left, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	other, err := newStages(k.cache)
+	other, err := newStages(k.cache, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -528,5 +529,38 @@ func TestInventory(t *testing.T) {
 	}
 	if !slices.ContainsFunc(i.Initrd, func(e inventory.Entry) bool { return e.Path == "init" && e.Size > 0 }) {
 		t.Error("the initrd's init is not in the inventory")
+	}
+}
+
+// TestProvenance: it is about the files that lie there, says what went in, and is the same each time.
+func TestProvenance(t *testing.T) {
+	k := newKitchen(t)
+	k.origin = provenance.Origin{Builder: "https://ci.example.com/slipway", Invocation: "run/57", Lock: strings.Repeat("1", 64), Source: &provenance.Source{Commit: strings.Repeat("2", 40), Dirty: true}}
+	m := k.bake()
+	files := k.artifacts()
+	text := files[base+provenance.Ext]
+	s, err := provenance.Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(m, files[base+".json"]); err != nil {
+		t.Error(err)
+	}
+	if s.Builder != k.origin.Builder || s.Invocation != "run/57" || s.Lock != k.origin.Lock || s.Commit != k.origin.Source.Commit || !s.Dirty {
+		t.Errorf("%+v", s)
+	}
+	for _, p := range m.Packages {
+		if !strings.Contains(string(text), p.SHA256) {
+			t.Errorf("it doesn't name package %s", p.Name)
+		}
+	}
+	k.cache, k.out = filepath.Join(k.dir, "other-cache"), filepath.Join(k.dir, "other-out")
+	k.bake()
+	if !bytes.Equal(k.artifacts()[base+provenance.Ext], text) {
+		t.Error("two bakes, two provenances")
+	}
+	k.origin.Source.Commit = strings.Repeat("3", 40)
+	if again := k.bake(); !bytes.Equal(again.Encode(), m.Encode()) {
+		t.Error("the commit shows in the manifest")
 	}
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/profiles/role"
 )
@@ -26,9 +28,11 @@ type kitchen struct {
 	cache   string
 	out     string
 	formats []string
+	origin  provenance.Origin
 	disk    disk.Sizes
 	missing map[string]bool // components that fail to build
 	steps   []Step
+	warned  []string
 }
 
 // newKitchen has a worker's small image: a base system, a kernel with two modules, an agent and three components.
@@ -120,10 +124,16 @@ func (k *kitchen) component(_ context.Context, name string) (component.Component
 }
 
 func (k *kitchen) options() Options {
-	k.steps = nil
+	k.steps, k.warned = nil, nil
+	var mu sync.Mutex
 	return Options{
-		Plan: k.plan, Role: k.role, Component: k.component, Out: k.out, Cache: k.cache, Formats: k.formats, Disk: k.disk,
+		Plan: k.plan, Role: k.role, Component: k.component, Out: k.out, Cache: k.cache, Formats: k.formats, Origin: k.origin, Disk: k.disk,
 		Package:  func(digest string) string { return filepath.Join(k.dir, digest) },
 		Progress: func(s Step) { k.steps = append(k.steps, s) },
+		Warn: func(text string) {
+			mu.Lock()
+			defer mu.Unlock()
+			k.warned = append(k.warned, text)
+		},
 	}
 }

@@ -168,7 +168,7 @@ func TestShippedImagesAreProven(t *testing.T) {
 		"usr/lib64/ld-linux-x86-64.so.2":                   "/usr/bin/mount (package mount): is started by /lib64/ld-linux-x86-64.so.2, which is not in the image",
 		"usr/lib/x86_64-linux-gnu/libmount.so.1":           "/usr/bin/mount (package mount): is linked to libmount.so.1, which is not in the image",
 		"usr/sbin/nft":                                     "/usr/bin/kube-proxy (component kube-control-plane): starts (role control-plane, runs) nft, which is not in the image",
-		"usr/libexec/cni/portmap":                          "/usr/bin/flanneld (component flanneld): starts (role control-plane, runs) /usr/libexec/cni/portmap, which is not in the image",
+		"usr/libexec/cni/portmap":                          "/usr/bin/flanneld (component kube-control-plane): starts (role control-plane, runs) /usr/libexec/cni/portmap, which is not in the image",
 		"usr/bin/containerd-shim-runc-v2":                  "/etc/containerd/config.toml (role control-plane): runtime runc is started by containerd-shim-runc-v2, which is not in the image",
 		"usr/bin/kmod":                                     "/the kernel: loads modules with /sbin/modprobe, which is not in the image",
 		"usr/bin/etcd":                                     "/usr/lib/systemd/system/etcd.service (role control-plane): ExecStart= runs /usr/bin/etcd, which is not in the image",

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/layer"
 	"github.com/slipway-os/slipway/builder/plan"
+	"github.com/slipway-os/slipway/builder/record"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/builder/squashfs"
 )
@@ -30,6 +30,7 @@ type stages struct {
 	lock   *os.File // held shared while a bake uses the cache
 	mu     sync.Mutex
 	used   []usedStage // by this bake
+	warn   func(string)
 }
 
 // usedStage is a stage's file with what is known of it.
@@ -46,12 +47,12 @@ func (f *file) plain() file { return *f }
 // kept is how many files of one name stay in the cache, the newest ones.
 const kept = 2
 
-func newStages(dir string) (*stages, error) {
+func newStages(dir string, warn func(string)) (*stages, error) {
 	dir, err := makeFolder("cache folder", filepath.Join(dir, "stages"))
 	if err != nil {
 		return nil, err
 	}
-	layers, err := layer.NewStore(filepath.Join(filepath.Dir(dir), "layers"))
+	layers, err := layer.NewStore(filepath.Join(filepath.Dir(dir), "layers"), warn)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func newStages(dir string) (*stages, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stages{dir: dir, layers: layers, pieces: pieces}
+	s := &stages{dir: dir, layers: layers, pieces: pieces, warn: warn}
 	return s, s.enter()
 }
 
@@ -91,7 +92,13 @@ func (s *stages) leave() { s.lock.Close() }
 // pointer). When it is not there, make writes the file and fills about.
 func (s *stages) stage(name, key string, about known, make func(path string) error) (content rootfs.Content, cached bool, err error) {
 	path := filepath.Join(s.dir, name+"-"+key)
-	if cached = s.load(path, about); !cached {
+	err = s.load(path, about)
+	if cached = err == nil; !cached {
+		if _, there := os.Lstat(path + ".json"); there == nil { // else it was never made, or not to its end
+			if err := s.drop(path, err); err != nil {
+				return content, false, err
+			}
+		}
 		if err := s.make(path, about, make); err != nil {
 			return content, false, err
 		}
@@ -107,13 +114,28 @@ func (s *stages) stage(name, key string, about known, make func(path string) err
 	return content, cached, nil
 }
 
-func (s *stages) load(path string, about known) bool {
+func (s *stages) load(path string, about known) error {
 	text, err := os.ReadFile(path + ".json")
-	if err != nil || json.Unmarshal(text, about) != nil {
-		return false
+	if err != nil {
+		return err
+	}
+	if err := record.Decode(text, about); err != nil {
+		return err
 	}
 	info, err := os.Stat(path)
-	return err == nil && info.Size() == about.plain().Size
+	if err != nil {
+		return err
+	}
+	if info.Size() != about.plain().Size {
+		return fmt.Errorf("%d bytes, not %d", info.Size(), about.plain().Size)
+	}
+	return nil
+}
+
+// drop forgets a stage's file, so that it is made anew.
+func (s *stages) drop(path string, why error) error {
+	s.warn(fmt.Sprintf("stage %s in the cache is damaged (%v): it is made again", filepath.Base(path), why))
+	return errors.Join(os.RemoveAll(path+".json"), os.RemoveAll(path))
 }
 
 func (s *stages) make(path string, about known, make func(path string) error) error {
@@ -126,7 +148,7 @@ func (s *stages) make(path string, about known, make func(path string) error) er
 	if err := make(file); err != nil {
 		return err
 	}
-	text, err := json.Marshal(about)
+	text, err := record.Encode(about)
 	if err != nil {
 		return err
 	}
@@ -141,17 +163,17 @@ func (s *stages) make(path string, about known, make func(path string) error) er
 func (s *stages) heal(packages []plan.Package) (bool, error) {
 	found := false
 	for _, u := range s.used {
-		if u.content.CopyTo(io.Discard) != nil {
+		if why := u.content.CopyTo(io.Discard); why != nil {
 			found = true
-			if err := os.Remove(u.path + ".json"); err != nil {
+			if err := s.drop(u.path, why); err != nil {
 				return found, err
 			}
 		}
 	}
 	for _, p := range packages {
-		if s.layers.Check(p.SHA256) != nil {
+		if why := s.layers.Check(p.SHA256); why != nil {
 			found = true
-			if err := s.layers.Drop(p.SHA256); err != nil {
+			if err := s.layers.Drop(p.SHA256, why); err != nil {
 				return found, err
 			}
 		}

@@ -41,7 +41,7 @@ func (b *baker) mksquashfs(ctx context.Context) (squashfs.Program, string, error
 		}
 		layers, versions = append(layers, l), append(versions, p.Name+" "+p.Version)
 	}
-	set, err := toolset.Install(filepath.Join(b.Cache, "tools"), layers)
+	set, err := toolset.Install(filepath.Join(b.Cache, "tools"), layers, b.Warn)
 	if err != nil {
 		return nil, "", err
 	}
@@ -51,11 +51,12 @@ func (b *baker) mksquashfs(ctx context.Context) (squashfs.Program, string, error
 
 // Libraries installs the C libraries of a plan below a cache folder and gives their folder, for the components of that
 // plan's architecture; "" when it names none. Damage in the cache is found, and what is damaged made again.
-func Libraries(p *plan.Plan, cache string, pkg func(sha256 string) string) (string, error) {
+// warn is told of it.
+func Libraries(p *plan.Plan, cache string, pkg func(sha256 string) string, warn func(string)) (string, error) {
 	if len(p.Libraries) == 0 {
 		return "", nil
 	}
-	store, err := layer.NewStore(filepath.Join(cache, "layers"))
+	store, err := layer.NewStore(filepath.Join(cache, "layers"), warn)
 	if err != nil {
 		return "", err
 	}
@@ -64,8 +65,8 @@ func Libraries(p *plan.Plan, cache string, pkg func(sha256 string) string) (stri
 		return dir, err
 	}
 	for _, l := range p.Libraries {
-		if store.Check(l.SHA256) != nil {
-			if err := store.Drop(l.SHA256); err != nil {
+		if why := store.Check(l.SHA256); why != nil {
+			if err := store.Drop(l.SHA256, why); err != nil {
 				return "", err
 			}
 		}

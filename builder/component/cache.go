@@ -1,6 +1,7 @@
 package component
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,11 +11,16 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	sums "github.com/slipway-os/slipway/builder/record"
 )
 
 // cache keeps results below dir/KEY: the binaries, and a record of what they are and were made of. A result has its
 // final name only once it is whole. Several processes may share a cache.
-type cache struct{ dir string }
+type cache struct {
+	dir  string
+	warn func(string)
+}
 
 const recordName = "component.json"
 
@@ -34,7 +40,8 @@ func (c cache) get(want Component) (Component, bool) {
 		return made, true
 	}
 	if !errors.Is(err, os.ErrNotExist) || exists(dir) {
-		_ = os.RemoveAll(dir) // it will be built again; if it can't be removed, put says why
+		c.warn(fmt.Sprintf("component %s in the cache is damaged (%v): it is made again", want.Name, err))
+		_ = os.RemoveAll(dir) // if it can't be removed, put says why
 	}
 	return Component{}, false
 }
@@ -49,8 +56,8 @@ func (c cache) read(dir string, want Component) (Component, error) {
 	if err != nil {
 		return Component{}, err
 	}
-	var r record
-	if err := json.Unmarshal(text, &r); err != nil {
+	r, err := readRecord(text)
+	if err != nil {
 		return Component{}, err
 	}
 	made := r.Component
@@ -132,7 +139,10 @@ func (c cache) prune(made Component) {
 		}
 		text, err := os.ReadFile(name)
 		var r record
-		if err == nil && json.Unmarshal(text, &r) == nil && r.Component.Name == made.Name && r.Component.Arch == made.Arch {
+		if err == nil {
+			r, err = readRecord(text)
+		}
+		if err == nil && r.Component.Name == made.Name && r.Component.Arch == made.Arch {
 			same = append(same, result{dir, info.ModTime()})
 		}
 	}
@@ -142,8 +152,17 @@ func (c cache) prune(made Component) {
 	}
 }
 
+// readRecord reads a record, checked by its sum. Those of before there were sums are taken as they are: making all components anew would
+// take long.
+func readRecord(text []byte) (r record, err error) {
+	if bytes.HasPrefix(text, []byte("{\n")) {
+		return r, json.Unmarshal(text, &r)
+	}
+	return r, sums.Decode(text, &r)
+}
+
 func writeRecord(dir string, r record) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+	text, err := sums.Encode(r)
 	if err != nil {
 		return err
 	}
@@ -151,7 +170,7 @@ func writeRecord(dir string, r record) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(append(text, '\n'))
+	_, err = file.Write(text)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}

@@ -53,6 +53,7 @@ type Options struct {
 	// digest of what it holds. For an architecture without one, this machine's are used.
 	Libraries map[string]string
 	Progress  func(Progress) // may be nil
+	Warn      func(string)   // is told of damage in the cache, perhaps by several goroutines; may be nil
 	Parallel  int            // compiler processes at once; 0: Go decides
 }
 
@@ -73,11 +74,14 @@ func New(o Options) (*Builder, error) {
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
 	dir, err := filepath.Abs(filepath.Join(o.CacheDir, "components"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the cache folder: %w", err)
 	}
-	return &Builder{o, specs, cache{dir}, make(chan struct{}, 1)}, nil
+	return &Builder{o, specs, cache{dir, o.Warn}, make(chan struct{}, 1)}, nil
 }
 
 // Specs are the definitions that were read, by name.

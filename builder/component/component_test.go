@@ -1,6 +1,7 @@
 package component
 
 import (
+	"bytes"
 	"context"
 	"debug/elf"
 	"errors"
@@ -57,6 +58,7 @@ type bench struct {
 	*testing.T
 	images, cache string
 	steps         []string
+	warnings      []string
 }
 
 func newBench(t *testing.T, fs files) *bench {
@@ -68,7 +70,7 @@ func newBench(t *testing.T, fs files) *bench {
 func (b *bench) try(ctx context.Context, name, arch string) (Component, error) {
 	b.Helper()
 	b.steps = nil
-	builder, err := New(Options{ImagesDir: b.images, CacheDir: b.cache, Parallel: 2, Progress: func(p Progress) {
+	builder, err := New(Options{ImagesDir: b.images, CacheDir: b.cache, Parallel: 2, Warn: func(text string) { b.warnings = append(b.warnings, text) }, Progress: func(p Progress) {
 		if !slices.Contains(b.steps, p.Step) {
 			b.steps = append(b.steps, p.Step)
 		}
@@ -198,15 +200,32 @@ func TestDamagedResultIsBuiltAgain(t *testing.T) {
 		"cut file":       func() error { return os.Truncate(program, 100) },
 		"missing file":   func() error { return os.Remove(program) },
 		"missing record": func() error { return os.Remove(filepath.Join(filepath.Dir(program), recordName)) },
-		"cut record":     func() error { return os.Truncate(filepath.Join(filepath.Dir(program), recordName), 50) },
+		"flipped record": func() error { // a file's mode, which is in no digest of its own
+			name := filepath.Join(filepath.Dir(program), recordName)
+			content, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			changed := bytes.Replace(content, []byte(`"mode":493`), []byte(`"mode":492`), 1)
+			if bytes.Equal(changed, content) {
+				return errors.New("no mode in the record")
+			}
+			return os.WriteFile(name, changed, 0o644)
+		},
+		"unreadable file": func() error { return errors.Join(os.Remove(program), os.Mkdir(program, 0o755)) },
+		"cut record":      func() error { return os.Truncate(filepath.Join(filepath.Dir(program), recordName), 50) },
 	}
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			if err := damage(); err != nil {
 				t.Fatal(err)
 			}
+			b.warnings = nil
 			again := b.build("hello")
 			b.wantSteps("waiting", "compiling", "checking")
+			if len(b.warnings) == 0 || !strings.HasPrefix(b.warnings[0], "component hello in the cache is damaged (") {
+				t.Errorf("warnings: %q", b.warnings)
+			}
 			if sum, err := fileDigest(again.Files[0].Source); err != nil || sum != first.Files[0].SHA256 {
 				t.Errorf("digest is %s, before %s (%v)", sum, first.Files[0].SHA256, err)
 			}
@@ -216,7 +235,7 @@ func TestDamagedResultIsBuiltAgain(t *testing.T) {
 
 // Results that were not used for longest make room; one that is used again stays.
 func TestCacheKeepsWhatWasUsedLast(t *testing.T) {
-	c := cache{t.TempDir()}
+	c := cache{t.TempDir(), func(string) {}}
 	make := func(version string) Component {
 		t.Helper()
 		in := inputs{"version": version}

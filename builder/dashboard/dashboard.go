@@ -27,8 +27,12 @@ type Source struct {
 	Cluster string
 	Nodes   func() []netboot.NodeStatus
 	Traffic func() netboot.Traffic
-	Now     func() time.Time
-	Log     *slog.Logger
+	// Warnings are what somebody should know; nil: nothing is.
+	Warnings func() []netboot.Warning
+	// Rivals counts other DHCP servers on the network; nil: none.
+	Rivals func() int
+	Now    func() time.Time
+	Log    *slog.Logger
 }
 
 type handler struct {
@@ -57,7 +61,7 @@ func (h *handler) serve(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		now := h.Now()
 		var out bytes.Buffer
-		if err := h.page.ExecuteTemplate(&out, name, makeView(h.Cluster, h.Nodes(), h.rates.at(now, h.Traffic()), now)); err != nil {
+		if err := h.page.ExecuteTemplate(&out, name, h.view(now)); err != nil {
 			h.Log.Error("cannot make the page", "error", err)
 			http.Error(w, "cannot make the page; the server's log says why", http.StatusInternalServerError)
 			return
@@ -70,6 +74,17 @@ func (h *handler) serve(name string) http.HandlerFunc {
 		head.Set("Cache-Control", "no-store")
 		_, _ = w.Write(out.Bytes())
 	}
+}
+
+// view is what is shown at a time.
+func (h *handler) view(now time.Time) view {
+	v := makeView(h.Cluster, h.Nodes(), h.rates.at(now, h.Traffic()), now)
+	if h.Warnings != nil {
+		for _, w := range h.Warnings() {
+			v.Warnings = append(v.Warnings, w.Text)
+		}
+	}
+	return v
 }
 
 // Rates are what the server sends, a second.

@@ -238,3 +238,24 @@ func TestRates(t *testing.T) {
 		}
 	}
 }
+
+// TestWarnings: what somebody should know stands above the machines, escaped, and other DHCP servers and refused claims are metrics.
+func TestWarnings(t *testing.T) {
+	s := newSite()
+	s.nodes[0].Claim = &netboot.Claim{Refused: 3}
+	server := httptest.NewServer(New(Source{
+		Cluster: "reference", Nodes: s.Nodes, Now: func() time.Time { return s.now }, Traffic: func() netboot.Traffic { return s.sent }, Log: slog.New(slog.DiscardHandler),
+		Warnings: func() []netboot.Warning { return []netboot.Warning{{Text: "another <DHCP> server"}} }, Rivals: func() int { return 1 },
+	}))
+	defer server.Close()
+	_, page := get(t, server.URL+"/rack")
+	if at := strings.Index(page, `<p class="warning" role="alert">another &lt;DHCP&gt; server</p>`); at < 0 || at > strings.Index(page, `id="cp-1"`) {
+		t.Errorf("the page: %s", page)
+	}
+	_, text := get(t, server.URL+"/metrics")
+	for _, want := range []string{"slipway_other_dhcp_servers 1\n", `slipway_machine_refused_claims{node="cp-1"} 3`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+}

@@ -19,14 +19,16 @@ var (
 	machineStuck = prometheus.NewDesc("slipway_machine_stuck", "1 while a machine is in a state that it should have left.", []string{"node"}, nil)
 	machineSeen  = prometheus.NewDesc("slipway_machine_last_seen_timestamp_seconds", "When the server last answered a machine.", []string{"node"}, nil)
 	bootSeconds  = prometheus.NewDesc("slipway_machine_boot_seconds", "From the first offer of the newest boot to Ready.", []string{"node"}, nil)
+	refused      = prometheus.NewDesc("slipway_machine_refused_claims", "Claims of a node's configuration that were refused since it was armed last.", []string{"node"}, nil)
 	unknown      = prometheus.NewDesc("slipway_unknown_machines", "Machines that were seen and are not in the cluster document.", nil, nil)
 	answers      = prometheus.NewDesc("slipway_dhcp_answers_total", "Answers to DHCP requests.", nil, nil)
+	rivals       = prometheus.NewDesc("slipway_other_dhcp_servers", "Other DHCP servers that were seen on the network in the last minutes.", nil, nil)
 	bytesSent    = prometheus.NewDesc("slipway_sent_bytes_total", "Bytes of files sent.", []string{"protocol"}, nil)
 	broken       = prometheus.NewDesc("slipway_tftp_broken_transfers_total", "TFTP transfers that ended early.", nil, nil)
 )
 
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{machineState, machineStuck, machineSeen, bootSeconds, unknown, answers, bytesSent, broken} {
+	for _, d := range []*prometheus.Desc{machineState, machineStuck, machineSeen, bootSeconds, refused, unknown, answers, rivals, bytesSent, broken} {
 		out <- d
 	}
 }
@@ -48,6 +50,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			stuck = 1
 		}
 		gauge(machineStuck, stuck, n.Name)
+		if n.Claim != nil {
+			gauge(refused, float64(n.Claim.Refused), n.Name)
+		}
 		if !n.LastSeen.IsZero() {
 			gauge(machineSeen, float64(n.LastSeen.UnixMilli())/1000, n.Name)
 		}
@@ -57,6 +62,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	gauge(unknown, float64(strangers))
+	if c.Rivals != nil {
+		gauge(rivals, float64(c.Rivals()))
+	}
 	t := c.Traffic()
 	counter := func(d *prometheus.Desc, value int64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)

@@ -12,6 +12,7 @@ import (
 // view is what the page shows.
 type view struct {
 	Cluster  string
+	Warnings []string
 	Time     string
 	Counts   []count
 	Rates    []string

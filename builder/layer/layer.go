@@ -9,11 +9,9 @@ import (
 	"archive/tar"
 	"bufio"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -22,6 +20,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/deb"
 	"github.com/slipway-os/slipway/builder/kmod"
+	"github.com/slipway-os/slipway/builder/record"
 	"github.com/slipway-os/slipway/builder/rootfs"
 )
 
@@ -76,14 +75,20 @@ type storedEntry struct {
 }
 
 // Store is a folder of layers.
-type Store struct{ dir string }
+type Store struct {
+	dir  string
+	warn func(string)
+}
 
-// NewStore uses a folder, which is made when it is missing.
-func NewStore(dir string) (*Store, error) {
+// NewStore uses a folder, which is made when it is missing. Warn is told of damage, perhaps by several goroutines; it may be nil.
+func NewStore(dir string, warn func(string)) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make layer cache: %w", err)
 	}
-	return &Store{dir: dir}, nil
+	if warn == nil {
+		warn = func(string) {}
+	}
+	return &Store{dir, warn}, nil
 }
 
 // Dir is the store's folder.
@@ -92,8 +97,14 @@ func (s *Store) Dir() string { return s.dir }
 // Open is the layer of the .deb with that SHA-256. When it is not in the store yet, or not whole, the .deb is asked for,
 // checked against the digest and unpacked.
 func (s *Store) Open(digest string, path func() (string, error)) (*Layer, error) {
-	if layer, err := s.load(digest); err == nil {
+	layer, err := s.load(digest)
+	if err == nil {
 		return layer, nil
+	}
+	if _, there := os.Lstat(s.file(digest, ".json")); there == nil { // else it was never made, or not to its end
+		if err := s.Drop(digest, err); err != nil {
+			return nil, err
+		}
 	}
 	deb, err := path()
 	if err != nil {
@@ -122,13 +133,10 @@ func (s *Store) Check(digest string) error {
 	return nil
 }
 
-// Drop forgets a layer, so that the next Open makes it anew: for when its content turned out to be damaged.
-func (s *Store) Drop(digest string) error {
-	err := os.Remove(s.file(digest, ".json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+// Drop forgets a layer, so that the next Open makes it anew: for when its content turned out to be damaged, as why says.
+func (s *Store) Drop(digest string, why error) error {
+	s.warn(fmt.Sprintf("unpacked package %.12s in the cache is damaged (%v): it is unpacked again", digest, why))
+	return errors.Join(os.RemoveAll(s.file(digest, ".json")), os.RemoveAll(s.file(digest, ".data")))
 }
 
 func (s *Store) file(digest, ext string) string {
@@ -141,7 +149,7 @@ func (s *Store) load(digest string) (*Layer, error) {
 		return nil, err
 	}
 	var have stored
-	if err := json.Unmarshal(text, &have); err != nil {
+	if err := record.Decode(text, &have); err != nil {
 		return nil, err
 	}
 	data := s.file(digest, ".data")
@@ -206,7 +214,11 @@ func (s *Store) make(digest, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	return whole(s.file(digest, ".json"), func(out io.Writer) error { return json.NewEncoder(out).Encode(w.stored) })
+	text, err := record.Encode(w.stored)
+	if err != nil {
+		return err
+	}
+	return whole(s.file(digest, ".json"), func(out io.Writer) error { _, err := out.Write(text); return err })
 }
 
 // check compares a file with its digest and tells its size.

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ func sample() []byte {
 
 func store(t *testing.T, deb []byte) (*Store, string, func() (string, error)) {
 	t.Helper()
-	s, err := NewStore(filepath.Join(t.TempDir(), "layers"))
+	s, err := NewStore(filepath.Join(t.TempDir(), "layers"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,9 +88,23 @@ func TestWrongDigest(t *testing.T) {
 
 func TestDamagedCacheIsMadeAnew(t *testing.T) {
 	for name, damage := range map[string]func(path string) error{
-		"cut":     func(p string) error { return os.Truncate(p, 3) },
-		"removed": os.Remove,
-		"junk":    func(p string) error { return os.WriteFile(strings.TrimSuffix(p, ".data")+".json", []byte("{"), 0o600) },
+		"cut":                   func(p string) error { return os.Truncate(p, 3) },
+		"removed":               os.Remove,
+		"a folder in its place": func(p string) error { return errors.Join(os.Remove(p), os.Mkdir(p, 0o755)) },
+		"a folder in the record's place": func(p string) error {
+			p = strings.TrimSuffix(p, ".data") + ".json"
+			return errors.Join(os.Remove(p), os.Mkdir(p, 0o755))
+		},
+		"a mode in the record": func(p string) error {
+			p = strings.TrimSuffix(p, ".data") + ".json"
+			text, err := os.ReadFile(p)
+			changed := bytes.Replace(text, []byte(`"Mode":416`), []byte(`"Mode":420`), 1) // etc/shadow for all
+			if err == nil && bytes.Equal(text, changed) {
+				err = errors.New("no such mode")
+			}
+			return errors.Join(err, os.WriteFile(p, changed, 0o600))
+		},
+		"junk": func(p string) error { return os.WriteFile(strings.TrimSuffix(p, ".data")+".json", []byte("{"), 0o600) },
 	} {
 		s, digest, path := store(t, sample())
 		if _, err := s.Open(digest, path); err != nil {
@@ -98,7 +113,12 @@ func TestDamagedCacheIsMadeAnew(t *testing.T) {
 		if err := damage(s.file(digest, ".data")); err != nil {
 			t.Fatal(err)
 		}
+		var warnings []string
+		s.warn = func(text string) { warnings = append(warnings, text) }
 		l, err := s.Open(digest, path)
+		if len(warnings) != 1 || !strings.Contains(warnings[0], "in the cache is damaged (") {
+			t.Errorf("%s: warnings %q", name, warnings)
+		}
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if got := dump(t, l); got != want {
@@ -112,7 +132,7 @@ func TestDropForgets(t *testing.T) {
 	if _, err := s.Open(digest, path); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Drop(digest), s.Drop(digest)); err != nil {
+	if err := errors.Join(s.Drop(digest, errors.New("test")), s.Drop(digest, errors.New("test"))); err != nil {
 		t.Fatal(err)
 	}
 	gone := errors.New("gone")

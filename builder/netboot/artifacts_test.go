@@ -115,7 +115,7 @@ func TestTrustedArtifacts(t *testing.T) {
 	if _, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust); !errors.Is(err, release.ErrSignature) {
 		t.Errorf("unsigned: %v", err)
 	}
-	if _, err := release.Sign(dir, "", key); err != nil {
+	if _, err := release.Sign(dir, "", release.Signers{Minisign: &key}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust)

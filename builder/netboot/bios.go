@@ -178,6 +178,6 @@ func (h *handler) servePart(w http.ResponseWriter, r *http.Request, part *io.Sec
 	}
 	h.log.Info("http: sent", "client", r.RemoteAddr, "file", artifact.Name, "part", name, "bytes", part.Size())
 	if name == fileInitrd {
-		h.states.kernelSent(h.site, remote(r), "HTTP for iPXE", artifact.Name, artifact.Size)
+		h.states.kernelSent(remote(r), "HTTP for iPXE", artifact.Name, artifact.Size)
 	}
 }

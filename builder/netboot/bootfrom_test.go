@@ -2,8 +2,11 @@ package netboot
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,13 +79,22 @@ func TestInstalledBootsFromDisk(t *testing.T) {
 // TestInstallAgainIsToldWithTheConfiguration, and nothing else is.
 func TestInstallAgainIsToldWithTheConfiguration(t *testing.T) {
 	s := serveLoopback(t)
+	server := httptest.NewTLSServer(s.secureRoutes())
+	defer server.Close()
+	server.TLS.ClientAuth = tls.RequestClientCert
 	for i := range s.site.Machines {
 		s.site.Machines[i].Install = true
 	}
 	for _, from := range []BootFrom{FromNetwork, FromDisk, FromInstall} {
 		must(t, s.states.setBootFrom(s.site, "worker-1", from))
-		status, header, _ := s.ask(workerAddress, "GET /v1/config?mac="+worker)
-		told := header.Get(bootspec.HeaderInstall)
+		client := server.Client()
+		transport := client.Transport.(*http.Transport)
+		transport.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(workerAddress)}}).DialContext
+		transport.TLSClientConfig.Certificates = []tls.Certificate{*claimant(t)}
+		answer, err := client.Post(server.URL+bootspec.RouteClaim, "", strings.NewReader(claimOf(worker, "u", "s")))
+		must(t, err)
+		answer.Body.Close()
+		status, told := answer.StatusCode, answer.Header.Get(bootspec.HeaderInstall)
 		if status != http.StatusOK || (told == bootspec.InstallAgain) != (from == FromInstall) {
 			t.Errorf("from %s: %d, %s: %q", from, status, bootspec.HeaderInstall, told)
 		}
@@ -103,7 +115,9 @@ func TestTellServer(t *testing.T) {
 	go func() { defer close(kept); s.keep(ctx) }()
 	listener, err := listenControl(store)
 	must(t, err)
-	go func() { ended <- serveHTTP(ctx, listener, takeOrders(site, s, discard()), discard()) }()
+	go func() {
+		ended <- serveHTTP(ctx, listener, takeOrders(site, s, &history{}, &claims{store: &memory{}}, discard()), discard())
+	}()
 	defer func() { stop(); <-kept; must(t, <-ended) }()
 
 	must(t, SetBootFrom(ctx, dir, site, "worker-1", FromInstall))

@@ -154,15 +154,14 @@ func noImage(request *dhcpv4.DHCPv4) string {
 
 // setBootFile sets the boot file in the header, and in options 66 and 67 where the client asks for them.
 func setBootFile(request, reply *dhcpv4.DHCPv4, server netip.Addr, file string) {
-	const headerField = 128 // bytes, with a zero at the end
 	reply.ServerIPAddr = server.AsSlice()
-	if len(file) < headerField {
+	if len(file) < headerFile {
 		reply.BootFileName = file
 	}
 	if wants(request, dhcpv4.OptionTFTPServerName) {
 		reply.UpdateOption(dhcpv4.OptTFTPServerName(server.String()))
 	}
-	if wants(request, dhcpv4.OptionBootfileName) || len(file) >= headerField {
+	if wants(request, dhcpv4.OptionBootfileName) || len(file) >= headerFile {
 		reply.UpdateOption(dhcpv4.OptBootFileName(file))
 	}
 }

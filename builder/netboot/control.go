@@ -11,8 +11,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +69,15 @@ func setStored(stateDir string, site *Site, node string, from BootFrom) error {
 
 // tellServer sends an order. fs.ErrNotExist, unix.ECONNREFUSED: no server runs.
 func tellServer(ctx context.Context, stateDir string, o order) error {
+	return askServer(ctx, stateDir, http.MethodPost, "/boot", o, nil)
+}
+
+// maxAnswer bounds what a server says over its control socket, in bytes.
+const maxAnswer = 16 << 20
+
+// askServer asks the server that uses a state folder: the body is sent as JSON, the answer is read into out. fs.ErrNotExist,
+// unix.ECONNREFUSED: no server runs.
+func askServer(ctx context.Context, stateDir, method, path string, body, out any) error {
 	dir, err := os.Open(stateDir)
 	if err != nil {
 		return err
@@ -80,11 +91,13 @@ func tellServer(ctx context.Context, stateDir string, o order) error {
 		},
 		DisableKeepAlives: true,
 	}}
-	body, err := json.Marshal(o)
-	if err != nil {
-		return err
+	var text []byte
+	if body != nil {
+		if text, err = json.Marshal(body); err != nil {
+			return err
+		}
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://server/boot", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, "http://server"+path, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
@@ -93,11 +106,37 @@ func tellServer(ctx context.Context, stateDir string, o order) error {
 		return err
 	}
 	defer answer.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
-	if answer.StatusCode != http.StatusNoContent {
+	switch {
+	case answer.StatusCode == http.StatusNotFound:
+		return errors.New("the boot server that runs is of another version and doesn't know this (restart it)")
+	case answer.StatusCode/100 != 2:
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
 		return errors.New(oneLine(string(bytes.TrimSpace(text))))
+	case out == nil:
+		return nil
 	}
-	return nil
+	return json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(out)
+}
+
+// Explain asks the server that uses a state folder for the newest exchanges with a machine: a MAC address, or the name of a node.
+func Explain(ctx context.Context, stateDir string, site *Site, machine string) ([]Exchange, error) {
+	fail := func(err error) ([]Exchange, error) { return nil, fmt.Errorf("cannot explain %s: %w", machine, err) }
+	mac, err := net.ParseMAC(machine)
+	if i := slices.IndexFunc(site.Machines, func(m Machine) bool { return m.Name == machine }); i >= 0 {
+		mac, err = site.Machines[i].MAC, nil
+	}
+	if err != nil {
+		return fail(errors.New("it is neither a MAC address nor a node of the cluster document"))
+	}
+	var out []Exchange
+	err = askServer(ctx, stateDir, http.MethodGet, "/explain?mac="+url.QueryEscape(mac.String()), nil, &out)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		err = fmt.Errorf("no boot server runs with the state folder %s (what it explains is in its memory)", stateDir)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return out, nil
 }
 
 // inFolder is the socket's name for bind and connect: those take 107 bytes at most, a folder's path may be longer.
@@ -123,8 +162,44 @@ func listenControl(s *store) (net.Listener, error) {
 }
 
 // takeOrders is the handler of the socket.
-func takeOrders(site *Site, s *states, log *slog.Logger) http.Handler {
+func takeOrders(site *Site, s *states, past *history, c *claims, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		mac, err := net.ParseMAC(r.URL.Query().Get("mac"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(past.explain(mac.String()))
+	})
+	mux.HandleFunc("GET /claims", func(w http.ResponseWriter, r *http.Request) {
+		all, err := c.all(site)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(all)
+	})
+	mux.HandleFunc("POST /arm", func(w http.ResponseWriter, r *http.Request) {
+		var o order
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&o)
+		if err == nil {
+			err = hasNode(site, o.Node)
+		}
+		if err == nil {
+			err = c.arm(o.Node)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		s.armed(o.Node)
+		s.settled(r.Context())
+		log.Warn("a node is armed: its configuration goes to the next machine that has its MAC address", "node", o.Node)
+		w.WriteHeader(http.StatusNoContent)
+	})
 	mux.HandleFunc("POST /boot", func(w http.ResponseWriter, r *http.Request) {
 		var o order
 		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&o)

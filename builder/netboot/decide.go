@@ -41,7 +41,7 @@ type Decision struct {
 	Machine Machine        // the node, when the document knows the MAC address
 	Known   bool
 	Client  Client
-	Address netip.Addr    // leased, offered or confirmed
+	Address netip.Addr    // leased, offered or confirmed; of a proxy: what the client has from the other server
 	Hold    time.Duration // how long the pool's Address must be held for the client, from before the reply; 0: it isn't the pool's
 	Decline bool          // the address is in use by something else
 	Release bool
@@ -49,9 +49,16 @@ type Decision struct {
 
 // Decide says what the server answers (RFC 2131 section 4.3). It is pure: what must be kept is in the decision.
 func Decide(request *dhcpv4.DHCPv4, policy Policy) Decision {
+	if policy.Site.Proxy {
+		return decideProxy(request, policy, false)
+	}
 	d := Decision{Client: clientOf(request)}
 	d.Machine, d.Known = policy.Site.machine(request.ClientHWAddr)
 	if d.Reason = unfit(request, policy.Site); d.Reason != "" {
+		return d
+	}
+	if server := address(request.ServerIdentifier()); server.IsValid() && server != policy.Site.Server {
+		d.Reason = fmt.Sprintf("client chose another server, %s", server)
 		return d
 	}
 	switch kind := request.MessageType(); kind {
@@ -82,9 +89,6 @@ func unfit(request *dhcpv4.DHCPv4, site *Site) string {
 	if request.OpCode != dhcpv4.OpcodeBootRequest || request.HWType != iana.HWTypeEthernet || len(mac) != 6 ||
 		mac[0]&multicast != 0 || bytes.Equal(mac, make([]byte, 6)) {
 		return "not a request of an Ethernet client"
-	}
-	if server := address(request.ServerIdentifier()); server.IsValid() && server != site.Server {
-		return fmt.Sprintf("client chose another server, %s", server)
 	}
 	if relay := address(request.GatewayIPAddr); relay.IsValid() && !site.Subnet.Contains(relay) {
 		return fmt.Sprintf("relay %s is not in %s, the only network this server knows", relay, site.Subnet)

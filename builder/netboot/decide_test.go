@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
@@ -53,6 +55,8 @@ func policyFor(t testing.TB, words string) Policy {
 			site.Pool = Pool{}
 		case "held":
 			held = append(held, Lease{MAC: "02:00:00:00:00:07", Address: netip.MustParseAddr("10.1.0.107"), Until: someTime().Add(time.Hour)})
+		case "proxy", "bootport":
+			site.Proxy = true
 		case "disk":
 			from = FromDisk
 		case "images=none":
@@ -122,8 +126,12 @@ func TestDecide(t *testing.T) {
 				t.Fatalf("%s: %v", title, err)
 			}
 			policy := policyFor(t, with)
-			d := Decide(asked, policy)
-			if again := Decide(asked, policy); !reflect.DeepEqual(d, again) {
+			decide := Decide
+			if strings.Contains(with, "bootport") {
+				decide = func(r *dhcpv4.DHCPv4, p Policy) Decision { return decideProxy(r, p, true) }
+			}
+			d := decide(asked, policy)
+			if again := decide(asked, policy); !reflect.DeepEqual(d, again) {
 				t.Errorf("%s: decided differently when asked again: %+v, %+v", title, d, again)
 			}
 			got = words(t, asked, d)

@@ -25,6 +25,8 @@ type dhcp struct {
 	policy Policy
 	states *states
 	leases *leases
+	past   *history
+	rivals *rivals
 	log    *slog.Logger
 	link   int // interface index
 	conn   *net.UDPConn
@@ -69,7 +71,7 @@ func (s *dhcp) serve(ctx context.Context) error {
 			s.log.Debug("dhcp: not a DHCP message", "from", from, "error", err)
 			continue
 		}
-		s.handle(request)
+		s.handle(buffer[:n], request)
 	}
 }
 
@@ -85,24 +87,38 @@ func (s *dhcp) acknowledge() {
 }
 
 // handle decides and does.
-func (s *dhcp) handle(request *dhcpv4.DHCPv4) {
+func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4) {
 	d := Decide(request, s.policy)
+	var to netip.AddrPort
+	unicast := false
+	if d.Reply != nil {
+		to, unicast = destination(request, d.Reply)
+	}
+	s.past.note(portDHCP, packet, request, d, to, unicast)
+	if server := address(request.ServerIdentifier()); server.IsValid() && !s.policy.Site.Proxy {
+		s.rivals.saw(server, "", fmt.Sprintf("%s asks it: %s", request.ClientHWAddr, request.MessageType()))
+	}
 	mac := request.ClientHWAddr.String()
 	if len(s.kept) == cap(s.kept) && (d.Hold > offerTime || d.Decline || d.Release) {
 		s.log.Warn("dhcp: not answered, the disk is slower than requests for leases come", "mac", mac)
 		return
 	}
-	level := slog.LevelDebug
-	if other := s.note(d, mac); d.Reply != nil || other {
-		level = slog.LevelInfo
-	}
-	s.log.Log(context.Background(), level, "dhcp", "mac", mac, "node", d.Machine.Name, "message", request.MessageType(),
-		"client", string(d.Client), "answer", d.Reason)
+	s.tell(request, d, "dhcp")
 	if saved := s.keep(d, mac); saved != nil {
 		s.kept <- kept{saved, mac, request, d.Reply}
 		return
 	}
 	s.reply(mac, request, d.Reply)
+}
+
+// tell notes a decision and logs it.
+func (s *dhcp) tell(request *dhcpv4.DHCPv4, d Decision, what string) {
+	level, mac := slog.LevelDebug, request.ClientHWAddr.String()
+	if other := s.note(d, mac); d.Reply != nil || other {
+		level = slog.LevelInfo
+	}
+	s.log.Log(context.Background(), level, what, "mac", mac, "node", d.Machine.Name, "message", request.MessageType(),
+		"client", string(d.Client), "answer", d.Reason)
 }
 
 // keep notes what a decision does to the pool. The channel tells when it's on disk; nil: it needn't be.
@@ -129,7 +145,7 @@ func (s *dhcp) note(d Decision, mac string) bool {
 		return false
 	}
 	address := ""
-	if d.Reply != nil && d.Address.IsValid() {
+	if d.Address.IsValid() && (d.Reply != nil || s.policy.Site.Proxy && d.Known) {
 		address = d.Address.String()
 	}
 	return s.states.seen(mac, address, d.Reason)

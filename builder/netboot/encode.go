@@ -16,6 +16,7 @@ const (
 	ipHeaders    = 28  // IPv4 and UDP
 	minimumMTU   = 576 // every client takes a datagram of this length (RFC 2131 section 2)
 	ethernetMTU  = 1500
+	headerFile   = 128 // the header's field for a boot file, with a zero at its end
 )
 
 // Where a message's header fields lie that may carry options too (RFC 2131 section 2).

@@ -38,7 +38,7 @@ func FuzzDecide(f *testing.F) {
 		long = append(append(append(long[:len(long)-1], part...), part...), 255)
 	}
 	f.Add(long)
-	policies := []Policy{policyFor(f, ""), policyFor(f, "unknown=offer held dns"), policyFor(f, "long unknown=offer"), policyFor(f, "ipxe")}
+	policies := []Policy{policyFor(f, ""), policyFor(f, "unknown=offer held dns"), policyFor(f, "long unknown=offer"), policyFor(f, "ipxe"), policyFor(f, "ipxe proxy")}
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		asked, err := decode(packet)
 		if err != nil {
@@ -46,6 +46,9 @@ func FuzzDecide(f *testing.F) {
 		}
 		for _, policy := range policies {
 			checkDecision(t, asked, Decide(asked, policy), policy)
+			if policy.Site.Proxy {
+				checkDecision(t, asked, decideProxy(asked, policy, true), policy)
+			}
 		}
 	})
 }
@@ -60,8 +63,11 @@ func checkDecision(t *testing.T, asked *dhcpv4.DHCPv4, d Decision, policy Policy
 		}
 		return
 	}
-	if d.Client == ClientIPXE && (d.Reply.BootFileName != "" || strings.HasSuffix(string(d.Reply.Options.Get(dhcpv4.OptionBootfileName)), bootspec.ExtBIOS)) {
+	if d.Client == ClientIPXE && (strings.HasSuffix(d.Reply.BootFileName, bootspec.ExtBIOS) || strings.HasSuffix(string(d.Reply.Options.Get(dhcpv4.OptionBootfileName)), bootspec.ExtBIOS)) {
 		t.Error("iPXE is given iPXE: a loop")
+	}
+	if policy.Site.Proxy && (d.Hold > 0 || !isZero(d.Reply.YourIPAddr) || d.Reply.Options.Has(dhcpv4.OptionIPAddressLeaseTime)) {
+		t.Errorf("a proxy gives an address: %s", d.Reply.Summary())
 	}
 	if d.Hold > 0 && (d.Known || !policy.Site.Pool.Contains(d.Address)) {
 		t.Errorf("%s is held, which isn't the pool's to give to this client", d.Address)

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +19,8 @@ import (
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
-// handler is the HTTP side. It serves artifacts to anyone on the provisioning network, a node's configuration only to
-// the address leased to that node, and takes reports only from there.
+// handler is the HTTP side. It serves artifacts to anyone on the provisioning network, over TLS a node's configuration to who
+// may claim it, and takes reports only from the node's address.
 type handler struct {
 	site      *Site
 	base      string // of its own URLs
@@ -31,13 +30,19 @@ type handler struct {
 	log       *slog.Logger
 	reports   *reportLimit
 	told      func() time.Time
+	now       func() time.Time
+	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration
+	claims    *claims
 }
 
 func (h *handler) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+bootspec.RouteArtifacts+"{name}", h.serveArtifact)
 	mux.HandleFunc("GET "+routeIPXE+"{image}/{file}", h.serveIPXE)
-	mux.HandleFunc("GET "+bootspec.RouteConfig, h.serveConfig)
+	mux.HandleFunc("GET "+bootspec.RouteConfig, h.refuseConfig)
+	if h.secure.URL != "" {
+		mux.HandleFunc("GET "+bootspec.RouteSecure, h.serveSecure)
+	}
 	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)
 	mux.HandleFunc("GET "+bootspec.RouteNodes, h.serveNodes)
 	mux.HandleFunc("GET "+bootspec.RouteHealth, h.serveHealth)
@@ -74,7 +79,7 @@ func (h *handler) serveArtifact(w http.ResponseWriter, r *http.Request) {
 	}
 	if serveWhole(w, r, file, artifact.Size, artifact.SHA256) && artifact.Kind == manifest.KindUKI {
 		h.log.Info("http: sent", "client", r.RemoteAddr, "file", name, "bytes", artifact.Size)
-		h.states.kernelSent(h.site, remote(r), "HTTP", name, artifact.Size)
+		h.states.kernelSent(remote(r), "HTTP", name, artifact.Size)
 	}
 }
 
@@ -86,42 +91,6 @@ func serveWhole(w http.ResponseWriter, r *http.Request, content io.ReadSeeker, s
 	counted := &countingWriter{ResponseWriter: w}
 	http.ServeContent(counted, r, "", time.Time{}, content)
 	return counted.written == size
-}
-
-// serveConfig serves the configuration of the node with the MAC address in the query. Its content goes to this one
-// answer and nowhere else.
-func (h *handler) serveConfig(w http.ResponseWriter, r *http.Request) {
-	mac := r.URL.Query().Get("mac")
-	m, ok := h.sender(r, mac)
-	if !ok {
-		h.log.Warn("configuration refused", "from", r.RemoteAddr, "mac", oneLine(bounded(mac)))
-		http.Error(w, "no configuration for this machine at this address", http.StatusForbidden)
-		return
-	}
-	query := r.URL.Query()
-	if reason := m.mismatch(bounded(query.Get("uuid")), bounded(query.Get("serial"))); reason != "" {
-		h.log.Warn("configuration refused", "from", r.RemoteAddr, "node", m.Name, "reason", reason)
-		http.Error(w, "no configuration for this machine: "+reason, http.StatusForbidden)
-		return
-	}
-	config, err := h.config(m.Name)
-	if err != nil {
-		h.log.Error("cannot make configuration", "node", m.Name, "error", err)
-		http.Error(w, "the server cannot make this node's configuration; its log says why", http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/vnd.coreos.ignition+json")
-	w.Header().Set("Cache-Control", "no-store")
-	if h.states.bootFrom(m.MAC) == FromInstall {
-		w.Header().Set(bootspec.HeaderInstall, bootspec.InstallAgain)
-	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(config)))
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
-	if _, err := w.Write(config); err != nil || r.Method == http.MethodHead {
-		return
-	}
-	h.log.Info("configuration sent", "node", m.Name, "to", r.RemoteAddr)
-	h.states.record(m.MAC.String(), bootspec.EventConfigClaimed, "by "+remote(r).String())
 }
 
 // bounded is the beginning of a text from outside, as much as a log line has room for.
@@ -217,7 +186,7 @@ func (h *handler) sender(r *http.Request, mac string) (Machine, bool) {
 		return Machine{}, false
 	}
 	m, ok := h.site.machine(hardware)
-	return m, ok && m.Address == remote(r)
+	return m, ok && h.states.at(m, remote(r))
 }
 
 func remote(r *http.Request) netip.Addr {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -67,6 +66,7 @@ func serveLoopback(t *testing.T) *serving {
 	}
 	h := &handler{
 		site: site, artifacts: files, states: states, log: logger, reports: &reportLimit{now: time.Now}, told: time.Now,
+		now: time.Now, claims: &claims{store: &memory{}, log: logger},
 		config: func(node string) ([]byte, error) { return []byte(secret + " of " + node), nil },
 	}
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -159,62 +159,6 @@ func TestServeArtifacts(t *testing.T) {
 	}
 }
 
-// TestConfigGoesToItsNodeOnly: the right MAC address from the right address, or nothing; and never into the log.
-func TestConfigGoesToItsNodeOnly(t *testing.T) {
-	s := serveLoopback(t)
-	for _, c := range []struct{ from, route string }{
-		{strangerAddress, "/v1/config?mac=52:54:00:00:00:11"},
-		{workerAddress, "/v1/config?mac=52:54:00:00:00:11"},
-		{cpAddress, "/v1/config?mac=52:54:00:00:00:99"},
-		{cpAddress, "/v1/config?mac="},
-		{cpAddress, "/v1/config"},
-		{cpAddress, "/v1/config?mac=52:54:00:00:00:99&mac=52:54:00:00:00:11"},
-		{cpAddress, "/v1/config?mac=" + strings.Repeat("x", 3000) + "%0a%1b"},
-	} {
-		if status, _, body := s.ask(c.from, "GET "+c.route); status != http.StatusForbidden || strings.Contains(body, secret) {
-			t.Errorf("%s from %s: %d %q", c.route, c.from, status, body)
-		}
-	}
-	if status, _, body := s.ask(cpAddress, "HEAD /v1/config?mac=52:54:00:00:00:11"); status != 200 || body != "" || len(s.states.all()[0].Boots) != 0 {
-		t.Errorf("HEAD: %d %q, %+v", status, body, s.states.all()[0])
-	}
-	status, header, body := s.ask(cpAddress, "GET /v1/config?mac=52-54-00-00-00-11")
-	if status != 200 || body != secret+" of cp-1" || header.Get("Cache-Control") != "no-store" {
-		t.Errorf("cp-1's own: %d %v %q", status, header, body)
-	}
-	if got := s.states.all()[0].State; got != "config claimed" {
-		t.Errorf("state is %q", got)
-	}
-	_, _, nodes := s.ask(strangerAddress, "GET /v1/nodes")
-	if strings.Contains(s.log.String()+nodes, secret) {
-		t.Errorf("a configuration is in the log or in the states:\n%s\n%s", s.log, nodes)
-	}
-	if log := s.log.String(); strings.Count(log, "configuration refused") != 7 || strings.Count(log, "configuration sent") != 1 || strings.Contains(log, strings.Repeat("x", 100)) {
-		t.Errorf("log:\n%s", log)
-	}
-	s.handler.config = func(string) ([]byte, error) { return nil, errors.New("the disk with the keys is gone") }
-	if status, _, body := s.ask(cpAddress, "GET /v1/config?mac=52:54:00:00:00:11"); status != 500 || strings.Contains(body, "disk") || !strings.Contains(s.log.String(), "the disk with the keys is gone") {
-		t.Errorf("no configuration can be made: %d %q", status, body)
-	}
-}
-
-func TestConfigGoesToTheMachineTheDocumentMeans(t *testing.T) {
-	s := serveLoopback(t)
-	s.site.Machines[1].UUID, s.site.Machines[1].Serial = "4C4C4544-0042-3010-8051-b4c04f4e3132", "ABC1"
-	const config = "GET /v1/config?mac=52:54:00:00:00:21"
-	for query, want := range map[string]string{
-		"": `its SMBIOS UUID is "", the cluster document has "4C4C4544-0042-3010-8051-b4c04f4e3132" for worker-1`,
-		"&uuid=4c4c4544-0042-3010-8051-b4c04f4e3132&serial=XYZ9": `its SMBIOS serial number is "XYZ9", the cluster document has "ABC1" for worker-1`,
-	} {
-		if code, _, text := s.ask(workerAddress, config+query); code != http.StatusForbidden || !strings.Contains(text, want) {
-			t.Errorf("%q: %d %s", query, code, text)
-		}
-	}
-	if code, _, text := s.ask(workerAddress, config+"&uuid=4c4c4544-0042-3010-8051-b4c04f4e3132&serial=ABC1"); code != http.StatusOK || !strings.Contains(text, secret) {
-		t.Errorf("the right machine: %d %s", code, text)
-	}
-}
-
 func TestReports(t *testing.T) {
 	s := serveLoopback(t)
 	report := func(from, text string) int {
@@ -292,4 +236,9 @@ func TestAnswerOutlivesTheEnd(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// testLog logs into a journal.
+func testLog(j *journal) *slog.Logger {
+	return slog.New(slog.NewTextHandler(j, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -29,11 +30,13 @@ type Config struct {
 	Trust     *release.Trust // whose signatures count; nil: nobody's is asked for
 	// NodeConfig renders a node's configuration. It is called for each claim, perhaps at the same time.
 	NodeConfig func(node string) ([]byte, error)
-	Interface  string // empty: the one that has the server's address
-	HTTPPort   int    // 0: bootspec.DefaultHTTPPort
-	StateDir   string // folder for node states and leases; empty: kept in memory only
-	Log        *slog.Logger
-	Now        func() time.Time
+	// Secure is how configurations are given out; nil: none is.
+	Secure    *Secure
+	Interface string // empty: the one that has the server's address
+	HTTPPort  int    // 0: bootspec.DefaultHTTPPort
+	StateDir  string // folder for node states and leases; empty: kept in memory only
+	Log       *slog.Logger
+	Now       func() time.Time
 	// Told is the time that nodes set their clocks by; nil: Now.
 	Told func() time.Time
 	// Changed is called when a machine's status changes; it must not block. It may be nil.
@@ -53,6 +56,9 @@ type Server struct {
 	entries   kv.Store     // nil without a store
 	control   net.Listener // nil without a store
 	traffic   traffic
+	past      *history
+	rivals    *rivals
+	claims    *claims
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -67,13 +73,18 @@ func New(c Config) (*Server, error) {
 	if c.Told == nil {
 		c.Told = c.Now
 	}
+	if c.Secure != nil && c.Secure.Port == 0 {
+		secure := *c.Secure
+		secure.Port = bootspec.SecurePort
+		c.Secure = &secure
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if err := c.Site.check(); err != nil {
 		return nil, err
 	}
-	s := &Server{config: c}
+	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}}
 	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
@@ -84,7 +95,11 @@ func New(c Config) (*Server, error) {
 // open opens what fails fastest first.
 func (s *Server) open() (err error) {
 	c := s.config
-	if s.sockets, err = bind(c.Interface, c.Site.Subnet, c.Site.Server, c.HTTPPort); err != nil {
+	securePort := 0
+	if c.Secure != nil {
+		securePort = c.Secure.Port
+	}
+	if s.sockets, err = bind(c.Interface, c.Site, c.HTTPPort, securePort); err != nil {
 		return err
 	}
 	if c.StateDir != "" {
@@ -102,6 +117,13 @@ func (s *Server) open() (err error) {
 		return err
 	}
 	s.states.answers = &s.traffic.answers
+	s.claims = &claims{store: s.entries, log: c.Log}
+	if s.entries == nil {
+		s.claims.store = &memory{}
+	}
+	if c.Secure != nil {
+		s.claims.policy = c.Secure.Policy
+	}
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
@@ -149,25 +171,40 @@ func (s *Server) serve(ctx context.Context) error {
 	loader := func(role string) string { return s.artifacts.bios[role] }
 	d := &dhcp{
 		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
-		states: s.states, leases: s.leases, log: log, link: link.Index, conn: s.sockets.dhcp,
+		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
 	h := &handler{
 		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
-		reports: &reportLimit{now: s.config.Now}, told: s.config.Told,
+		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims,
+	}
+	if secure := s.config.Secure; secure != nil {
+		h.secure = bootspec.Secure{
+			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
+			URL: "https://" + net.JoinHostPort(site.Server.String(), strconv.Itoa(secure.Port)),
+		}
 	}
 	routes := h.routes()
+	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
 	if s.config.Pages != nil {
 		routes.Handle("GET /", s.config.Pages(s))
 	}
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
+	if s.sockets.secure != nil {
+		listener := tls.NewListener(s.sockets.secure, s.config.Secure.tlsConfig())
+		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
+	}
+	group.Go(func() error { s.rivals.watch(ctx, link); return nil })
+	if s.sockets.boot != nil {
+		group.Go(func() error { return d.serveBootPort(ctx, s.sockets.boot) })
+	}
 	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, s.traffic.counted(routes), log) })
 	if s.control != nil {
-		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, log), log) })
+		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
 	}
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
-	log.Info("serving", "cluster", site.Cluster, "interface", link.Name, "address", site.Server, "http", s.Base())
+	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())
 	return group.Wait()
 }
 
@@ -208,6 +245,6 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 	s.traffic.tftp.Add(t.Size)
 	log.Info("tftp: sent", "bytes", t.Size)
 	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
-		s.states.kernelSent(s.config.Site, t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
+		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}
 }

@@ -2,6 +2,8 @@ package netboot
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,6 +17,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/bootspec/securetest"
 )
 
 // configFor is a boot server's configuration for the lab, with images baked into a folder of the test's.
@@ -23,8 +28,10 @@ func configFor(t *testing.T, log *journal) Config {
 	images := t.TempDir()
 	bake(t, images, "worker", "0.1.0", "amd64")
 	bake(t, images, "control-plane", "0.1.0", "amd64")
+	authority, own := securetest.Certificate(t)
 	return Config{
-		Site: lab(t), Artifacts: images, StateDir: filepath.Join(t.TempDir(), "state"), Interface: serverLink,
+		Secure: &Secure{Authority: authority, Certificate: func() (*tls.Certificate, error) { return own, nil }},
+		Site:   lab(t), Artifacts: images, StateDir: filepath.Join(t.TempDir(), "state"), Interface: serverLink,
 		NodeConfig: func(node string) ([]byte, error) { return []byte(secret + " of " + node), nil },
 		Log:        slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
@@ -109,11 +116,22 @@ func TestBoot(t *testing.T) {
 	if said, err := stranger.run("ip", "address", "add", "10.1.0.99/24", "dev", "eth0"); err != nil {
 		t.Fatalf("%v: %s", err, said)
 	}
-	route := s.Base() + "/v1/config?mac=52:54:00:00:00:21"
-	if got := curl(stranger, "-w", "%{http_code}", route); !strings.HasSuffix(got, "403") || strings.Contains(got, secret) {
+	if got := curl(node, "-w", "%{http_code}", s.Base()+"/v1/config?mac=52:54:00:00:00:21"); !strings.HasSuffix(got, "426") || strings.Contains(got, secret) {
+		t.Errorf("an image of an earlier version asks for its configuration: %s", got)
+	}
+	var over bootspec.Secure
+	must(t, json.Unmarshal([]byte(curl(node, s.Base()+"/v1/secure")), &over))
+	claim := func(from *host, own string) string {
+		ca := filepath.Join(from.dir, "ca")
+		must(t, os.WriteFile(ca, []byte(over.Authority), 0o600))
+		return curl(from, "-w", "%{http_code}", "--cacert", ca, "--connect-to", "boot.slipway.internal:7446:10.1.0.1:7446", "--cert", own, "--key", own,
+			"-d", `{"version":1,"mac":"52:54:00:00:00:21","uuid":"u","serial":"s"}`, "https://boot.slipway.internal:7446/v1/claim")
+	}
+	own := claimantFile(t)
+	if got := claim(stranger, own); !strings.HasSuffix(got, "403") || strings.Contains(got, secret) {
 		t.Errorf("a stranger asks for the configuration: %s", got)
 	}
-	if got := curl(node, route); got != secret+" of worker-1" {
+	if got := claim(node, own); got != secret+" of worker-1200" {
 		t.Errorf("the node asks for its configuration: %s", got)
 	}
 	report("ready", 2)

@@ -25,6 +25,8 @@ type Site struct {
 	Gateway netip.Addr   // zero: none
 	DNS     []netip.Addr
 	Pool    Pool // for machines that aren't in the document
+	// Proxy: another DHCP server gives the addresses; this one says only what to boot (proxyDHCP).
+	Proxy bool
 	// ServeUnknown: machines outside the document get an address from the pool (never a boot file or a configuration).
 	ServeUnknown bool
 	// ListUnknown: machines outside the document are kept among the node states.
@@ -72,14 +74,12 @@ func (s *Site) machine(mac net.HardwareAddr) (Machine, bool) {
 	return Machine{}, false
 }
 
-// machineAt finds a machine by the address reserved for it.
-func (s *Site) machineAt(address netip.Addr) (Machine, bool) {
-	for _, m := range s.Machines {
-		if m.Address == address {
-			return m, true
-		}
+// mode says in a word what the server does for addresses.
+func (s *Site) mode() string {
+	if s.Proxy {
+		return "proxy beside another server"
 	}
-	return Machine{}, false
+	return "authoritative"
 }
 
 // roles are the roles of the machines, each once.

@@ -19,6 +19,7 @@ import (
 // Ports (IANA).
 const (
 	portDHCP = 67
+	portBoot = 4011 // boot servers and proxyDHCP (PXE specification 2.1)
 	portTFTP = 69
 )
 
@@ -27,14 +28,17 @@ type sockets struct {
 	link   *net.Interface
 	server netip.Addr
 	dhcp   *net.UDPConn
+	boot   *net.UDPConn // nil: not a proxy
 	tftp   *net.UDPConn
 	http   net.Listener
+	secure net.Listener // nil: no TLS
 	open   []io.Closer
 }
 
-// bind finds the interface and binds every socket, or says why not and what to do.
-func bind(name string, subnet netip.Prefix, server netip.Addr, httpPort int) (*sockets, error) {
-	link, err := findInterface(name, netip.PrefixFrom(server, subnet.Bits()))
+// bind finds the interface and binds every socket (securePort 0: none for TLS), or says why not and what to do.
+func bind(name string, site *Site, httpPort, securePort int) (*sockets, error) {
+	server := site.Server
+	link, err := findInterface(name, netip.PrefixFrom(server, site.Subnet.Bits()))
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +47,13 @@ func bind(name string, subnet netip.Prefix, server netip.Addr, httpPort int) (*s
 		return nil, explain("DHCP", "udp", portDHCP, err)
 	}
 	s.open = append(s.open, s.dhcp)
+	if site.Proxy {
+		if s.boot, err = listenUDP(link.Name, netip.AddrPortFrom(server, portBoot)); err != nil {
+			s.close()
+			return nil, explain("proxyDHCP", "udp", portBoot, err)
+		}
+		s.open = append(s.open, s.boot)
+	}
 	if s.tftp, err = listenUDP(link.Name, netip.AddrPortFrom(server, portTFTP)); err != nil {
 		s.close()
 		return nil, explain("TFTP", "udp", portTFTP, err)
@@ -53,6 +64,13 @@ func bind(name string, subnet netip.Prefix, server netip.Addr, httpPort int) (*s
 		return nil, explain("HTTP", "tcp", httpPort, err)
 	}
 	s.open = append(s.open, s.http)
+	if securePort != 0 {
+		if s.secure, err = net.Listen("tcp", netip.AddrPortFrom(server, uint16(securePort)).String()); err != nil {
+			s.close()
+			return nil, explain("HTTPS", "tcp", securePort, err)
+		}
+		s.open = append(s.open, s.secure)
+	}
 	return s, nil
 }
 

@@ -20,6 +20,7 @@ const seenSaved = 2 * time.Second
 // states keeps NodeStatus by MAC address. Changes happen in memory and never wait for the disk; keep writes them.
 type states struct {
 	mu      sync.Mutex
+	site    *Site
 	store   *store // nil: only in memory
 	now     func() time.Time
 	log     *slog.Logger
@@ -43,7 +44,7 @@ func openStates(store *store, site *Site, now func() time.Time, log *slog.Logger
 		}
 	}
 	s := &states{
-		store: store, now: now, log: log, changed: changed,
+		site: site, store: store, now: now, log: log, changed: changed,
 		byMAC: map[string]*NodeStatus{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
 	}
 	s.take(earlier, site)
@@ -59,7 +60,7 @@ func (s *states) take(earlier []NodeStatus, site *Site) {
 		}
 		m, known := site.machine(mac)
 		if n.Name != m.Name {
-			n.BootFrom = FromNetwork // what it has on its disk is another node
+			n.BootFrom, n.Claim = FromNetwork, nil // what it has on its disk is another node
 		}
 		if known || site.ListUnknown {
 			n.MAC, n.Name, n.Role = mac.String(), m.Name, m.Role
@@ -68,7 +69,10 @@ func (s *states) take(earlier []NodeStatus, site *Site) {
 	}
 	for _, m := range site.Machines {
 		n := s.node(m.MAC.String())
-		n.Name, n.Role, n.Address = m.Name, m.Role, m.Address.String()
+		n.Name, n.Role = m.Name, m.Role
+		if !site.Proxy || n.Address == "" {
+			n.Address = m.Address.String()
+		}
 	}
 }
 
@@ -110,14 +114,35 @@ func (s *states) seen(mac, address, answer string) bool {
 	if n.State == unseen {
 		n.State = seen
 	}
-	if address != "" {
-		n.Address = address
+	if address != "" && n.Address != address {
+		s.move(n, address)
 	}
 	other := n.Last != answer
 	n.Last = answer
 	n.LastSeen = s.now()
 	s.noteLater(n)
 	return other
+}
+
+// move notes that a machine has another address, which then is no other's; the lock is held.
+func (s *states) move(n *NodeStatus, address string) {
+	for _, other := range s.byMAC {
+		if other.Address == address {
+			other.Address = ""
+		}
+	}
+	n.Address = address
+}
+
+// at says whether a machine is at an address: its own, and beside another DHCP server also the one which that gave it.
+func (s *states) at(m Machine, address netip.Addr) bool {
+	if m.Address == address {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.byMAC[m.MAC.String()]
+	return s.site.Proxy && n != nil && n.Address == address.String()
 }
 
 // offered notes an offer to a machine's firmware.
@@ -134,10 +159,53 @@ func (s *states) record(mac string, event bootspec.Event, detail string) {
 	})
 }
 
+// claimed notes that a machine has its configuration.
+func (s *states) claimed(mac string, claim Claimed) {
+	s.change(mac, func(n *NodeStatus) {
+		c := n.claims()
+		c.Armed, c.Last, c.From = false, claim.Time, claim.From.String()
+		n.add(n.newest(), EventRecord{Event: bootspec.EventConfigClaimed, Time: s.now(), Detail: "by " + claim.From.String()})
+	})
+}
+
+// refused notes a claim that was refused.
+func (s *states) refused(mac, from string) {
+	s.change(mac, func(n *NodeStatus) {
+		c := n.claims()
+		c.Refused, c.LastRefused, c.RefusedFrom = c.Refused+1, s.now(), from
+	})
+}
+
+// armed notes that an operator has armed a node.
+func (s *states) armed(node string) {
+	for _, m := range s.site.Machines {
+		if m.Name != node {
+			continue
+		}
+		s.mu.Lock()
+		n := s.node(m.MAC.String())
+		c := n.claims()
+		c.Armed, c.Refused, c.LastRefused, c.RefusedFrom = true, 0, time.Time{}, ""
+		s.note(n)
+		s.mu.Unlock()
+	}
+}
+
+// claims is what is known of a machine's claims.
+func (n *NodeStatus) claims() *Claim {
+	if n.Claim == nil {
+		n.Claim = &Claim{}
+	}
+	return n.Claim
+}
+
 // kernelSent notes that the machine at an address has its kernel, if the document knows one there.
-func (s *states) kernelSent(site *Site, client netip.Addr, by, name string, size int64) {
-	if m, ok := site.machineAt(client); ok {
-		s.record(m.MAC.String(), bootspec.EventKernelSent, fmt.Sprintf("%s, %.1f MB by %s", name, float64(size)/1e6, by))
+func (s *states) kernelSent(client netip.Addr, by, name string, size int64) {
+	for _, m := range s.site.Machines {
+		if s.at(m, client) {
+			s.record(m.MAC.String(), bootspec.EventKernelSent, fmt.Sprintf("%s, %.1f MB by %s", name, float64(size)/1e6, by))
+			return
+		}
 	}
 }
 

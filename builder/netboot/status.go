@@ -30,7 +30,19 @@ type NodeStatus struct {
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 	Last     string    `json:"last,omitempty"` // the last answer the server gave it, in words
 	BootFrom BootFrom  `json:"bootFrom,omitempty"`
+	Claim    *Claim    `json:"claim,omitempty"` // nil: its configuration was never claimed
 	Boots    []Boot    `json:"boots,omitempty"` // the newest last
+}
+
+// Claim is what anyone may know of the claims of a node's configuration: not what the machine showed.
+type Claim struct {
+	Armed bool      `json:"armed,omitempty"` // by an operator, for the next claim
+	Last  time.Time `json:"last,omitzero"`
+	From  string    `json:"from,omitempty"` // address of the last claimant
+	// Refused counts claims that were refused since the node was armed last.
+	Refused     int       `json:"refused,omitempty"`
+	LastRefused time.Time `json:"lastRefused,omitzero"`
+	RefusedFrom string    `json:"refusedFrom,omitempty"`
 }
 
 // Boot is one boot of a machine.
@@ -183,6 +195,10 @@ func (b *Boot) repeated() int {
 
 func (n *NodeStatus) clone() NodeStatus {
 	c := *n
+	if n.Claim != nil {
+		claim := *n.Claim
+		c.Claim = &claim
+	}
 	c.Boots = make([]Boot, len(n.Boots))
 	for i, b := range n.Boots {
 		c.Boots[i] = b

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/slipway-os/slipway/builder/pki"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
@@ -25,6 +27,24 @@ func (w *writer) identity(server string) {
 	w.hosts()
 	if servers := w.cluster.NTP; len(servers) > 0 {
 		w.add("/etc/systemd/timesyncd.conf.d/20-cluster.conf", 0o644, []byte("[Time]\nNTP="+strings.Join(servers, " ")+"\n"))
+	}
+}
+
+// bootServer writes how the boot server is reached over TLS, for a node that reports to it and has not booted from it.
+func (w *writer) bootServer(server string, id *pki.Identity) {
+	if server == "" || id.Boot == nil {
+		return
+	}
+	data, err := json.MarshalIndent(Secure(w.cluster, id), "", "  ")
+	w.keep(err)
+	w.add(bootspec.BootServerDocument, 0o644, append(data, '\n'))
+}
+
+// Secure is how a cluster's boot server is reached over TLS.
+func Secure(c *cluster.Cluster, id *pki.Identity) bootspec.Secure {
+	return bootspec.Secure{
+		Version: bootspec.ClaimVersion, Authority: string(id.Boot.PEM()),
+		URL: "https://" + netip.AddrPortFrom(c.Provisioning.Server, bootspec.SecurePort).String(),
 	}
 }
 

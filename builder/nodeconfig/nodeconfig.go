@@ -69,6 +69,7 @@ func Files(c *cluster.Cluster, n *cluster.Node, id *pki.Identity, env Environmen
 	}
 	w := &writer{cluster: c, node: n, files: files}
 	w.identity(env.Server)
+	w.bootServer(env.Server, id)
 	w.kubernetes()
 	if n.Role == cluster.RoleControlPlane {
 		w.controlPlane(id)

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"fmt"
 	"net/netip"
 	"path"
 	"slices"
@@ -145,6 +146,14 @@ func (id *Identity) Operator(env Environment) (Pair, error) {
 // Depot is the certificate of the boot server's depot (bootspec.DepotName).
 func (id *Identity) Depot(env Environment) (Pair, error) {
 	return id.CA.Issue(Leaf{CommonName: bootspec.DepotName, Names: []string{bootspec.DepotName}, Server: true, Lifetime: LeafLifetime}, env)
+}
+
+// BootServer is the certificate of the boot server (bootspec.SecureName), of its own authority.
+func (id *Identity) BootServer(env Environment) (Pair, error) {
+	if id.Boot == nil {
+		return Pair{}, fmt.Errorf("the identity of %s has no authority for the boot server", id.Cluster)
+	}
+	return id.Boot.Issue(Leaf{CommonName: bootspec.SecureName, Names: []string{bootspec.SecureName}, Server: true, Lifetime: LeafLifetime}, env)
 }
 
 // apiServer is the certificate of a node's API server: every name and address that clients reach it by.

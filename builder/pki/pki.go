@@ -2,8 +2,8 @@
 // and kubeconfigs made with them.
 //
 // Words: the identity is made once for a cluster and kept by its operator; a leaf is a certificate made for one node and
-// one purpose, with a key of its own that exists nowhere else. There are three authorities, so that none can vouch for
-// another's peers: the cluster's (API servers, kubelets, clients), etcd's, and the front proxy's (aggregated APIs).
+// one purpose, with a key of its own that exists nowhere else. There are four authorities, so that none can vouch for
+// another's peers: the cluster's (API servers, kubelets, clients), etcd's, the front proxy's (aggregated APIs), and the boot server's.
 //
 // Clock and entropy are arguments: equal arguments give equal bytes, which is what the tests of nodeconfig lean on.
 // It places no file on a node (builder/nodeconfig) and serves none (builder/netboot).
@@ -48,10 +48,13 @@ type Environment struct {
 
 // Identity is a cluster's authorities and keys. All of it is secret, but the authorities' certificates.
 type Identity struct {
-	Cluster        string // name of the cluster it was made for
-	CA             *Authority
-	Etcd           *Authority
-	FrontProxy     *Authority
+	Cluster    string // name of the cluster it was made for
+	CA         *Authority
+	Etcd       *Authority
+	FrontProxy *Authority
+	// Boot signs the boot server's certificates, and nothing else: images may pin it. No node has its key. An identity of an
+	// earlier version has none until AddBoot.
+	Boot           *Authority
 	ServiceAccount *ecdsa.PrivateKey // signs service account tokens (ES256)
 	EncryptionKey  []byte            // 32 bytes: encrypts Secrets in etcd
 }
@@ -95,7 +98,14 @@ func generate(name string, env Environment) (*Identity, error) {
 	if _, err := io.ReadFull(env.Rand, id.EncryptionKey); err != nil {
 		return nil, fmt.Errorf("cannot read entropy: %w", err)
 	}
+	if id.Boot, err = newBoot(name, env); err != nil {
+		return nil, err
+	}
 	return id, nil
+}
+
+func newBoot(name string, env Environment) (*Authority, error) {
+	return newAuthority(name+" boot CA", env)
 }
 
 func newAuthority(cn string, env Environment) (*Authority, error) {

@@ -24,6 +24,7 @@ const (
 	recordFile     = "identity.json"
 	encryptionFile = "encryption.key"
 	accountFile    = "sa.key"
+	bootName       = "boot-ca"
 	maxFile        = 64 << 10 // bytes
 )
 
@@ -96,6 +97,9 @@ func Create(dir string, c *cluster.Cluster, env Environment) (*Identity, error) 
 func (id *Identity) files(now time.Time) (map[string][]byte, error) {
 	files := map[string][]byte{encryptionFile: []byte(base64.StdEncoding.EncodeToString(id.EncryptionKey) + "\n")}
 	for name, a := range id.authorities() {
+		if *a == nil {
+			continue
+		}
 		key, err := encodeKey((*a).Key)
 		if err != nil {
 			return nil, err
@@ -114,7 +118,48 @@ func (id *Identity) files(now time.Time) (map[string][]byte, error) {
 
 // authorities are the places of the authorities by the names of their files.
 func (id *Identity) authorities() map[string]**Authority {
-	return map[string]**Authority{"ca": &id.CA, "etcd-ca": &id.Etcd, "front-proxy-ca": &id.FrontProxy}
+	return map[string]**Authority{"ca": &id.CA, "etcd-ca": &id.Etcd, "front-proxy-ca": &id.FrontProxy, bootName: &id.Boot}
+}
+
+// AddBoot makes the authority of the boot server for an identity of an earlier version and keeps it in the identity's folder; one
+// that has it stays as it is. The key is there before the certificate, so that a cut leaves none or both.
+func (id *Identity) AddBoot(dir string, env Environment) error {
+	if id.Boot != nil {
+		return nil
+	}
+	fail := func(err error) error {
+		return fmt.Errorf("cannot add the boot server's authority to identity %s: %w", dir, err)
+	}
+	made, err := newBoot(id.Cluster, env)
+	if err != nil {
+		return fail(err)
+	}
+	key, err := made.KeyPEM()
+	if err != nil {
+		return fail(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fail(err)
+	}
+	defer root.Close()
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{bootName + ".key", key}, {bootName + ".crt", made.PEM()}} {
+		beside := "." + f.name + ".new"
+		if err := root.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fail(err)
+		}
+		if err := writeFile(root, beside, f.data); err != nil {
+			return fail(err)
+		}
+		if err := errors.Join(root.Rename(beside, f.name), syncFolder(dir)); err != nil {
+			return fail(err)
+		}
+	}
+	id.Boot = made
+	return nil
 }
 
 func writeFiles(dir string, files map[string][]byte) error {
@@ -192,6 +237,18 @@ func readFiles(root *os.Root, dir string) (map[string][]byte, error) {
 		}
 		files[name] = data
 	}
+	// Identities of an earlier version have no authority for the boot server. The certificate is written last.
+	certificate, err := readFile(root, dir, bootName+".crt")
+	if err == nil {
+		files[bootName+".crt"] = certificate
+		files[bootName+".key"], err = readFile(root, dir, bootName+".key")
+		if errors.Is(err, fs.ErrNotExist) {
+			missing, err = append(missing, bootName+".key"), nil
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("%w: %s missing (restore it from a backup, or choose another folder to create one)", ErrIncomplete, strings.Join(missing, ", "))
 	}
@@ -234,6 +291,9 @@ func parse(files map[string][]byte) (*Identity, error) {
 	}
 	id := &Identity{Cluster: r.Cluster}
 	for name, a := range id.authorities() {
+		if name == bootName && files[name+".crt"] == nil {
+			continue
+		}
 		var err error
 		if *a, err = parseAuthority(files[name+".crt"], files[name+".key"]); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)

@@ -24,6 +24,8 @@ func TestCreateAndLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := tree(t, filepath.Dir(dir)); got != `drwx------ identity
+-rw------- identity/boot-ca.crt
+-rw------- identity/boot-ca.key
 -rw------- identity/ca.crt
 -rw------- identity/ca.key
 -rw------- identity/encryption.key
@@ -40,8 +42,48 @@ func TestCreateAndLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if loaded.Cluster != "lab" || !loaded.CA.Key.Equal(id.CA.Key) || !loaded.Etcd.Certificate.Equal(id.Etcd.Certificate) ||
-		!loaded.FrontProxy.Key.Equal(id.FrontProxy.Key) || !loaded.ServiceAccount.Equal(id.ServiceAccount) || string(loaded.EncryptionKey) != string(id.EncryptionKey) {
+		!loaded.FrontProxy.Key.Equal(id.FrontProxy.Key) || !loaded.Boot.Key.Equal(id.Boot.Key) || !loaded.ServiceAccount.Equal(id.ServiceAccount) || string(loaded.EncryptionKey) != string(id.EncryptionKey) {
 		t.Error("what was loaded is not what was created")
+	}
+}
+
+// TestAddBoot: an identity of an earlier version gets an authority for the boot server, once, and what was cut off in the middle is done
+// again.
+func TestAddBoot(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "identity")
+	if _, err := pki.Create(dir, lab(t), environment(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "boot-ca.crt")); err != nil { // the key is what a cut leaves
+		t.Fatal(err)
+	}
+	id, err := pki.Load(dir)
+	if err != nil || id.Boot != nil {
+		t.Fatalf("%v, %v", id, err)
+	}
+	if _, err := id.BootServer(environment(2)); err == nil {
+		t.Error("a certificate without an authority")
+	}
+	for range 2 {
+		if err := id.AddBoot(dir, environment(2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := pki.Load(dir)
+	if err != nil || !again.Boot.Key.Equal(id.Boot.Key) {
+		t.Fatalf("loaded: %v", err)
+	}
+	if got := tree(t, dir); strings.Contains(got, ".new") || strings.Count(got, "\n") != 10 {
+		t.Errorf("left behind:\n%s", got)
+	}
+	if _, err := again.BootServer(environment(3)); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "boot-ca.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pki.Load(dir); !errors.Is(err, pki.ErrIncomplete) || !strings.Contains(err.Error(), "boot-ca.key missing") {
+		t.Errorf("without its key: %v", err)
 	}
 }
 

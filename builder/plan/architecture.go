@@ -177,7 +177,7 @@ func (m *merger) edit(p *part, a *architecture) document.Faults {
 	m.faults = nil
 	edits := a.edits()
 	for _, list := range stringLists(m.def) {
-		e := edits[list.name]
+		e, before := edits[list.name], slices.Clone(*list.values)
 		for i, value := range e.Drop {
 			if !takeOut(list.values, value) {
 				m.fault(place{a.source, document.Index(list.name+".drop", i)}, "", "%q is not in %s", value, path.Base(p.name))
@@ -185,7 +185,7 @@ func (m *merger) edit(p *part, a *architecture) document.Faults {
 		}
 		for i, value := range e.Add {
 			at := place{a.source, document.Index(list.name+".add", i)}
-			if slices.Contains(*list.values, value) {
+			if slices.Contains(before, value) {
 				m.fault(at, "", "%q is in %s already", value, path.Base(p.name))
 			}
 			m.addText(list, value, at)

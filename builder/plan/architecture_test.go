@@ -182,15 +182,15 @@ func TestArchitecturesOfIncludes(t *testing.T) {
 	files["site/d-arm64.yaml"] = arm + "packages: {drop: [base]}\nomit: {add: [more, more]}\n"
 	_, err = LoadDefinition(folder(files), "site/d.yaml", "images")
 	if want := `cannot use image definition:
-images/base-arm64.yaml:9:18: exclude.drop[0]: "var" is not in base.yaml
 images/site/d-arm64.yaml:4:19: packages.drop[0]: "base" is not in d.yaml
-images/site/d-arm64.yaml:5:20: omit.add[1]: "more" is in the list twice`; err == nil || err.Error() != want {
+images/site/d-arm64.yaml:5:20: omit.add[1]: "more" is in the list twice
+images/base-arm64.yaml:9:18: exclude.drop[0]: "var" is not in base.yaml`; err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 	files["base-arm64.yaml"] = armDefinition
 	files["site/d-arm64.yaml"] = arm + "omit: {add: [more]}\n"
 	_, err = LoadDefinition(folder(files), "site/d.yaml", "images")
-	if want := `images/site/d-arm64.yaml:4:13: omit.add[0]: more is in packages and in omit (take it out of one of them)`; err == nil || !strings.HasSuffix(err.Error(), want) {
+	if want := `images/site/d-arm64.yaml:4:14: omit.add[0]: more is in packages and in omit (take it out of one of them)`; err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }

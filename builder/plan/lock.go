@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,7 +43,12 @@ type Lock struct {
 	APIVersion    string               `json:"apiVersion"`
 	Kind          string               `json:"kind"`          // Lock
 	Architectures map[string]*ArchLock `json:"architectures"` // by Go's name
+
+	digest string
 }
+
+// Digest is the SHA-256 of the document's bytes, hexadecimal; empty when it was not read.
+func (l *Lock) Digest() string { return l.digest }
 
 // ArchLock is the lock of one architecture.
 type ArchLock struct {
@@ -128,7 +134,7 @@ func parseLock(data []byte) (*Lock, error) {
 	if len(data) > maxLock {
 		return nil, fmt.Errorf(" %d bytes are too many", len(data))
 	}
-	lock := &Lock{}
+	lock := &Lock{digest: fmt.Sprintf("%x", sha256.Sum256(data))}
 	text, err := readStrict(data, lock)
 	if err != nil {
 		return nil, err

@@ -80,7 +80,7 @@ type ContainerImage struct {
 }
 
 // external: it comes as it is, and is not made of a component.
-func (c ContainerImage) external() bool { return c.Archive != "" || c.Source != "" }
+func (c ContainerImage) external() bool { return c.Archive != "" || c.Source != "" || c.Digest != "" }
 
 // Initrd is what the first stage needs besides the agent itself.
 type Initrd struct {

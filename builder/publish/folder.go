@@ -35,6 +35,8 @@ type Folder struct {
 	Patience time.Duration
 	// Wait is called once when another publisher has the lock.
 	Wait func(who string)
+	// Guard is what readers want of the index; nil: nothing.
+	Guard *Guard
 	// at is called at points where a crash would hurt, by name; tests crash there.
 	at func(point string)
 }
@@ -61,6 +63,14 @@ func (f *Folder) Close() error { return f.root.Close() }
 
 // String is the folder's name.
 func (f *Folder) String() string { return f.dir }
+
+// address is what the folder is remembered by.
+func (f *Folder) address() string {
+	if whole, err := filepath.Abs(f.dir); err == nil {
+		return whole
+	}
+	return f.dir
+}
 
 // Index reads what is published. A folder where nothing is yet has an empty one.
 func (f *Folder) Index(context.Context) (*Index, error) {
@@ -90,6 +100,9 @@ func (f *Folder) index() (*Index, error) {
 // Find finds a release that is wanted.
 func (f *Folder) Find(ctx context.Context, w Want) (Release, error) {
 	x, err := f.Index(ctx)
+	if err == nil {
+		err = f.Guard.Check(f.address(), x, w.Version == "")
+	}
 	if err != nil {
 		return Release{}, err
 	}
@@ -117,7 +130,8 @@ type Order struct {
 	Version  string           // the release's, where there is one
 	Back     bool             // channels may go back
 	Keep     Keep
-	Dry      bool // only tell
+	Sealing  *Sealing // who signs the index; nil: nobody
+	Dry      bool     // only tell
 	Progress func(done, all int64)
 }
 
@@ -128,6 +142,7 @@ type Result struct {
 	Published bool     `json:"published"` // false: it was there already
 	Channels  []Moved  `json:"channels,omitempty"`
 	Pruned    []string `json:"pruned,omitempty"` // versions
+	Index     int64    `json:"index,omitempty"`  // counter of the signed index
 }
 
 // Apply does what an order says, or nothing. Publishing a version again with the same bytes does nothing; with others it is an error
@@ -146,7 +161,7 @@ func (f *Folder) apply(ctx context.Context, o Order) (Result, error) {
 		return Result{}, err
 	}
 	defer unlock()
-	x, err := f.begin()
+	x, err := f.begin(o.Sealing)
 	if err != nil {
 		return Result{}, err
 	}
@@ -164,12 +179,18 @@ func (f *Folder) apply(ctx context.Context, o Order) (Result, error) {
 			return Result{}, err
 		}
 	}
+	if o.Sealing != nil {
+		if err := o.Sealing.Seal(x); err != nil {
+			return Result{}, err
+		}
+		result.Index = x.Seal.Counter
+	}
 	f.at("before the index")
 	if err := f.writeIndex(x); err != nil {
 		return Result{}, err
 	}
 	f.at("after the index")
-	return result, f.sweep(x)
+	return result, errors.Join(f.Guard.Wrote(f.address(), x), f.sweep(x))
 }
 
 // Describe is what an index says about the order's release; nil: it has none.
@@ -211,10 +232,13 @@ func (o Order) Decide(x *Index, r *Release) (Result, error) {
 
 // begin reads the index and takes away what a publisher that crashed has left. The index is there before the first
 // release is: without one, releases in the folder are nobody's to delete.
-func (f *Folder) begin() (*Index, error) {
+func (f *Folder) begin(s *Sealing) (*Index, error) {
 	x, err := f.index()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", IndexName, err)
+	}
+	if err := f.Guard.Writes(f.address(), x, s); err != nil { // before anything is deleted that it does not name
+		return nil, err
 	}
 	if _, err := f.root.Stat(IndexName); err == nil {
 		return x, f.sweep(x)

@@ -40,6 +40,7 @@ type Index struct {
 	Kind       string            `json:"kind"`
 	Channels   map[string]string `json:"channels"` // version, by name
 	Releases   []Release         `json:"releases"` // in the order of version.Compare
+	Seal       *Seal             `json:"seal,omitempty"`
 }
 
 // Release is one published version.
@@ -108,6 +109,9 @@ func DecodeIndex(data []byte) (*Index, error) {
 }
 
 func (x *Index) check() error {
+	if err := x.Seal.check(); err != nil {
+		return err
+	}
 	for i, r := range x.Releases {
 		if err := r.check(); err != nil {
 			return err

@@ -50,7 +50,7 @@ func (f *Folder) fill(ctx context.Context, o Order, r Release, hidden string) er
 	if err := f.root.Chmod(hidden, 0o755); err != nil { // whatever the umask is
 		return err
 	}
-	own := o.Release.Own()
+	own := o.Release.Own.Files(r.Version)
 	p := &counter{all: total(r.Files), show: o.Progress}
 	for _, file := range r.Files {
 		open := func() (io.ReadCloser, error) { return o.From.Open(file.Name) }

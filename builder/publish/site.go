@@ -32,6 +32,8 @@ func Unreachable(err error) bool {
 type Site struct {
 	url    *url.URL
 	client *http.Client
+	// Guard is what readers want of the index; nil: nothing.
+	Guard *Guard
 }
 
 // NewSite is the place at a URL. A user and a password in it are sent as HTTP basic authentication.
@@ -40,7 +42,7 @@ func NewSite(address string) (*Site, error) {
 	if err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New("that is no URL of a folder") // the error has the whole of it, passwords too
 	}
-	return &Site{u, &http.Client{}}, nil
+	return &Site{url: u, client: &http.Client{}}, nil
 }
 
 // String is the URL without a password.
@@ -78,6 +80,11 @@ func (s *Site) index(ctx context.Context) (*Index, error) {
 // Find finds a release that is wanted.
 func (s *Site) Find(ctx context.Context, w Want) (Release, error) {
 	x, err := s.Index(ctx)
+	if err == nil {
+		if err = s.Guard.Check(s.String(), x, w.Version == ""); err != nil {
+			err = Final{err}
+		}
+	}
 	if err != nil {
 		return Release{}, err
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -19,12 +20,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/builder/publish"
 	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 	"github.com/slipway-os/slipway/images/version"
 )
+
+// maxOther bounds files that no manifest tells the size of, in bytes: provenance.
+const maxOther = 32 << 20
 
 // Source is a place that releases are published in.
 type Source interface {
@@ -126,7 +131,7 @@ func (p *puller) find(ctx context.Context) error {
 		p.found, err = p.Source.Find(ctx, p.Want)
 		p.result.Place, p.result.Version = p.Source.String(), p.found.Version
 		switch v := p.found.Version; {
-		case errors.Is(err, publish.ErrNone), publish.Unreachable(err):
+		case errors.Is(err, publish.ErrNone), errors.Is(err, release.ErrSignature), publish.Unreachable(err):
 			return publish.Final{Err: err}
 		case err == nil && (version.Check(v) != nil || p.Want.Version != "" && v != p.Want.Version):
 			return publish.Final{Err: fmt.Errorf("it answers with version %q", v)}
@@ -137,24 +142,25 @@ func (p *puller) find(ctx context.Context) error {
 
 // readSums reads the release's own files, and wants a trusted key's signature where there are such keys.
 func (p *puller) readSums(ctx context.Context) error {
-	var data [2][]byte
-	for i, ext := range []string{release.ExtSums, release.ExtSignature} {
-		f, ok := p.file(release.FileName(p.found.Version, ext))
+	own, err := release.ReadOwn(ctx, func(ctx context.Context, name string, most int64) ([]byte, error) {
+		f, ok := p.file(name)
 		if !ok {
-			continue
+			return nil, fs.ErrNotExist
 		}
-		var err error
-		if data[i], err = p.read(ctx, f, release.MaxSums); err != nil {
-			return err
-		}
-		p.own = append(p.own, small{f.Name, data[i]})
+		return p.read(ctx, f, most)
+	}, p.found.Version)
+	if err != nil {
+		return err
 	}
-	if data[0] == nil {
+	if own.Sums == nil {
 		return fmt.Errorf("the release is not whole: %s is not there", release.FileName(p.found.Version, release.ExtSums))
 	}
+	files := own.Files(p.found.Version)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		p.own = append(p.own, small{name, files[name]})
+	}
 	var key release.Key
-	var err error
-	p.sums, key, err = p.Trust.Vouch(p.found.Version, data[0], data[1])
+	p.sums, key, err = p.Trust.Vouch(p.found.Version, own)
 	p.result.Signer = key.ID
 	return err
 }
@@ -212,6 +218,8 @@ func (p *puller) choose() ([]release.File, error) {
 			sizes[a.Name], others[a.Name] = a.Size, !wanted
 		}
 		others[i.File] = true // read already
+		others[provenance.FileName(i.Role, i.Version, i.Arch)] = !wanted
+		others[bootspec.ArtifactBase(i.Role, i.Version, i.Arch)+release.ExtAttestation] = !wanted
 	}
 	if len(p.result.Images) == 0 {
 		return nil, fmt.Errorf("version %s has no image for %s: it has %s", p.found.Version, p.wanted(), p.has())
@@ -227,6 +235,8 @@ func (p *puller) choose() ([]release.File, error) {
 		}
 		if size, ok := sizes[name]; ok {
 			f.Size = size
+		} else if f.Size > maxOther {
+			return nil, fmt.Errorf("%s would have %d bytes: over %d are too many for what is no artifact", name, f.Size, maxOther)
 		}
 		f.SHA256 = sum
 		files = append(files, f)

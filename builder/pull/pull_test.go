@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -286,6 +287,25 @@ func TestADeadServer(t *testing.T) {
 	}}
 	if _, err := Pull(context.Background(), order(s.start(t, t.TempDir()), t.TempDir())); err == nil || !strings.Contains(err.Error(), "given up after 6 attempts") || asked != 6 {
 		t.Errorf("asked %d times: %v", asked, err)
+	}
+}
+
+// unsigned is a place whose index nobody has signed. It counts how often it is asked.
+type unsigned struct {
+	Source
+	asked int
+}
+
+func (u *unsigned) Find(context.Context, publish.Want) (publish.Release, error) {
+	u.asked++
+	return publish.Release{}, fmt.Errorf("%w: nobody has signed it", release.ErrSignature)
+}
+
+func TestAnIndexThatNobodySignedIsAskedForOnce(t *testing.T) {
+	u := &unsigned{}
+	u.Source = (&server{}).start(t, t.TempDir())
+	if _, err := Pull(context.Background(), order(u, t.TempDir())); !errors.Is(err, release.ErrSignature) || u.asked != 1 {
+		t.Errorf("asked %d times: %v", u.asked, err)
 	}
 }
 

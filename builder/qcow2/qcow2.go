@@ -1,7 +1,7 @@
 // Package qcow2 writes disk images as QEMU's qcow2, version 3 (QEMU's docs/interop/qcow2.txt): for virtual machines that
 // are to keep what they write. Equal images give equal bytes.
 //
-// It writes only: clusters are neither compressed nor encrypted, and there are no snapshots and no backing file.
+// It writes, and reads what it has written: clusters are neither compressed nor encrypted, and there are no snapshots and no backing file.
 package qcow2
 
 import (

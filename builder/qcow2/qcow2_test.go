@@ -108,3 +108,45 @@ func TestWrongSizesAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestOpenReadsWhatWasWritten: the same bytes at every place, however they are asked for.
+func TestOpenReadsWhatWasWritten(t *testing.T) {
+	const size = 600<<20 + 512 // more than one table
+	raw := image(t, size, 0, 65_000, 5<<20, 550<<20, size-100)
+	packed := convert(t, raw)
+	got, n, err := Open(bytes.NewReader(packed), int64(len(packed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n != size {
+		t.Errorf("%d bytes, not %d", n, size)
+	}
+	want, err := os.Open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer want.Close()
+	a, b := make([]byte, 200_001), make([]byte, 200_001)
+	for _, at := range []int64{0, 1, 60_000, 5<<20 - 7, 300 << 20, 550<<20 + 11, size - 200_001, size - 5, size} {
+		n, errN := got.ReadAt(a, at)
+		m, errM := want.ReadAt(b, at)
+		if n != m || errN != errM || !bytes.Equal(a[:n], b[:m]) {
+			t.Errorf("at %d: %d bytes (%v), not %d (%v), or others", at, n, errN, m, errM)
+		}
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	var b bytes.Buffer
+	_ = Write(&b, bytes.NewReader(make([]byte, 1<<20)), 1<<20, func(at, _ int64) bool { return at == 0 })
+	f.Add(b.Bytes()[:6*clusterSize], int64(0))
+	f.Fuzz(func(t *testing.T, data []byte, at int64) {
+		r, size, err := Open(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			return
+		}
+		if n, err := r.ReadAt(make([]byte, 100), at); at >= 0 && err == nil && at+int64(n) > size {
+			t.Fatalf("%d bytes at %d of %d", n, at, size)
+		}
+	})
+}

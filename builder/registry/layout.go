@@ -3,7 +3,8 @@
 // A release is an image index. It names an artifact for each image, whose layers are the image's files, its manifest
 // first, and one for the release's own files: the checksum file and its signature. Each layer has a file's bytes as they
 // are, and its name as title, so that tools for artifacts fetch them as files. A version is a tag, with an underscore for the plus
-// sign of build metadata, which tags cannot have; so is a channel.
+// sign of build metadata, which tags cannot have; so is a channel. Tags are signed by nobody; where the place is signed, the tag _index names
+// an artifact with the same index that a folder has, and that says which releases there are, by digest, and what channels name.
 //
 // What may be done to a repository is decided by builder/publish; what is read here is believed by nobody before builder/pull
 // has verified it.
@@ -31,6 +32,7 @@ const (
 	TypeRelease = "application/vnd.slipway.release.v1" // of the index, and of the artifact with the release's own files
 	TypeImage   = "application/vnd.slipway.image.v1"
 	TypeFile    = "application/vnd.slipway.file.v1"
+	TypeIndex   = "application/vnd.slipway.index.v1" // of the artifact with the signed index
 )
 
 // Annotations.
@@ -38,6 +40,9 @@ const (
 	roleKey   = "dev.slipway.role"
 	signerKey = "dev.slipway.signer"
 )
+
+// indexTag names the signed index. It can be no version's and no channel's.
+const indexTag = "_index"
 
 const maxManifest = 4 << 20 // bytes; what registries take at most
 

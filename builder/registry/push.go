@@ -39,16 +39,21 @@ func (r *Repository) apply(ctx context.Context, o publish.Order) (publish.Result
 	if err != nil {
 		return publish.Result{}, err
 	}
-	var x *publish.Index
+	var l layout
+	if described != nil {
+		l = arrange(o.Release, *described)
+		described.OCI = l.index.Digest.String()
+	}
+	var before sealed
 	if err := r.retry(ctx, func(ctx context.Context) (err error) {
-		if x, err = r.state(ctx, o, described); publish.Unreachable(err) {
+		if before, err = r.before(ctx, o, described); publish.Unreachable(err) {
 			err = publish.Final{Err: err}
 		}
 		return err
 	}); err != nil {
 		return publish.Result{}, err
 	}
-	result, err := o.Decide(x, described)
+	result, err := o.Decide(before.index, described)
 	result.Place = r.String()
 	if err != nil || o.Dry {
 		return result, err
@@ -56,13 +61,9 @@ func (r *Repository) apply(ctx context.Context, o publish.Order) (publish.Result
 	var index document
 	switch {
 	case result.Published:
-		l := arrange(o.Release, *described)
 		index, err = l.index, r.publish(ctx, o, *described, l)
 	case len(o.Channels) > 0:
-		err = r.retry(ctx, func(ctx context.Context) (err error) {
-			index, _, _, err = r.index(ctx, tag(result.Version))
-			return err
-		})
+		index, err = r.named(ctx, before.index, result.Version)
 	}
 	if err != nil {
 		return publish.Result{}, err
@@ -74,6 +75,12 @@ func (r *Repository) apply(ctx context.Context, o publish.Order) (publish.Result
 		if err := r.pushManifest(ctx, index, m.Channel); err != nil {
 			return publish.Result{}, fmt.Errorf("cannot move channel %s: %w", m.Channel, err)
 		}
+	}
+	if o.Sealing != nil {
+		if err := r.seal(ctx, o.Sealing, before); err != nil {
+			return publish.Result{}, err
+		}
+		result.Index = before.index.Seal.Counter
 	}
 	return result, r.delete(ctx, result.Pruned)
 }
@@ -123,7 +130,7 @@ func (r *Repository) state(ctx context.Context, o publish.Order, described *publ
 
 // publish pushes a release: files, artifacts, the index under its digest, and then the version's tag.
 func (r *Repository) publish(ctx context.Context, o publish.Order, described publish.Release, l layout) error {
-	p := &pusher{Repository: r, order: o, own: o.Release.Own()}
+	p := &pusher{Repository: r, order: o, own: o.Release.Own.Files(described.Version)}
 	for _, f := range described.Files {
 		p.all += f.Size
 	}
@@ -142,15 +149,20 @@ func (r *Repository) publish(ctx context.Context, o publish.Order, described pub
 			return fmt.Errorf("cannot push a manifest: %w", err)
 		}
 	}
+	if err := r.pushManifest(ctx, l.index, l.index.Digest.String()); err != nil {
+		return fmt.Errorf("cannot push the index: %w", err)
+	}
+	if o.Sealing != nil && o.Sealing.By.Sigstore != nil {
+		if err := r.attest(ctx, o, l); err != nil {
+			return err
+		}
+	}
 	return r.tagVersion(ctx, described, l.index)
 }
 
 // tagVersion makes a release visible, unless somebody else has published the version meanwhile.
 func (r *Repository) tagVersion(ctx context.Context, described publish.Release, index document) error {
 	name := tag(described.Version)
-	if err := r.pushManifest(ctx, index, index.Digest.String()); err != nil {
-		return fmt.Errorf("cannot push the index: %w", err)
-	}
 	err := r.retry(ctx, func(ctx context.Context) error {
 		published, err := r.load(ctx, name)
 		if err != nil {
@@ -317,7 +329,15 @@ func (r *Repository) deleteVersion(ctx context.Context, v string) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range append([]ocispec.Descriptor{d.Descriptor}, x.Manifests...) {
+	gone := append([]ocispec.Descriptor{d.Descriptor}, x.Manifests...)
+	for _, m := range slices.Clone(gone) {
+		attached, err := r.referrers(ctx, m)
+		if err != nil {
+			return err
+		}
+		gone = append(gone, attached...)
+	}
+	for _, m := range gone {
 		err := r.retry(ctx, func(ctx context.Context) error { return r.remote.Manifests().Delete(ctx, m) })
 		var answer *errcode.ErrorResponse
 		if errors.As(err, &answer) && answer.StatusCode == http.StatusMethodNotAllowed {

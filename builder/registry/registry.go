@@ -38,6 +38,8 @@ type Repository struct {
 	// Settle is how long to wait before a new version's tag is read back: registries have no way to create a tag only
 	// where there is none, so that two who publish at once find out afterwards.
 	Settle time.Duration
+	// Guard is what readers want of the signed index; nil: nothing, and tags are believed.
+	Guard *publish.Guard
 }
 
 // Options say how a registry is reached.
@@ -113,6 +115,8 @@ func (r *Repository) explain(err error) error {
 		return publish.Final{Err: fmt.Errorf("%w (log in: docker login %s)", err, r.remote.Reference.Registry)}
 	case !errors.As(err, &answer):
 		return err
+	case answer.StatusCode == http.StatusNotFound: // tags of a repository where nothing is yet
+		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	case answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden:
 		return publish.Final{Err: fmt.Errorf("%w (log in: docker login %s)", err, r.remote.Reference.Registry)}
 	case answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusRequestTimeout || answer.StatusCode >= 500:
@@ -178,6 +182,14 @@ func (r *Repository) child(ctx context.Context, d ocispec.Descriptor) ([]byte, e
 
 // Find finds a release that is wanted.
 func (r *Repository) Find(ctx context.Context, w publish.Want) (publish.Release, error) {
+	if r.Guard.Wanted() {
+		return r.findSigned(ctx, w)
+	}
+	return r.findTag(ctx, w)
+}
+
+// findTag finds what a tag names.
+func (r *Repository) findTag(ctx context.Context, w publish.Want) (publish.Release, error) {
 	name, what := tag(w.Version), "version "+w.Version
 	if w.Version == "" {
 		if name = w.Channel; name == "" {
@@ -194,6 +206,7 @@ func (r *Repository) Find(ctx context.Context, w publish.Want) (publish.Release,
 }
 
 func tagWords(tags []string) string {
+	tags = slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return t == indexTag || strings.HasPrefix(t, "sha256-") }) // lists of referrers
 	switch {
 	case len(tags) == 0:
 		return "nothing is published there yet"
@@ -235,7 +248,8 @@ func (r *Repository) tags(ctx context.Context) ([]string, error) {
 	return list, err
 }
 
-// Index reads what is published: every version, and every channel. Tags of others are left out.
+// Index reads what is published: the signed index where there is one, else every version and every channel that have tags. Tags of
+// others are left out.
 func (r *Repository) Index(ctx context.Context) (*publish.Index, error) {
 	var x *publish.Index
 	err := r.retry(ctx, func(ctx context.Context) (err error) {
@@ -244,13 +258,13 @@ func (r *Repository) Index(ctx context.Context) (*publish.Index, error) {
 				err = publish.Final{Err: err}
 			}
 		}()
-		x, err = r.list(ctx, func(x *publish.Index, v string) error {
-			found, err := r.load(ctx, tag(v))
-			if err == nil {
-				_, err = x.Add(found)
-			}
+		if signed, err := r.signed(ctx); err == nil {
+			x = signed.index
+			return nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
 			return err
-		})
+		}
+		x, err = r.all(ctx)
 		return err
 	})
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"aead.dev/minisign"
+
+	"github.com/slipway-os/slipway/builder/sigstore"
 )
 
 // Extensions of a key pair's files, as minisign has them.
@@ -60,6 +62,9 @@ func readSigningKey(file string, password func() (string, error)) (SigningKey, e
 			return SigningKey{}, ErrPassword
 		}
 		return k, nil
+	}
+	if sigstore.IsPEM(data) {
+		return SigningKey{}, errors.New("it is a key in PEM, as cosign has them (--cosign-key)")
 	}
 	if err := k.secret.UnmarshalText(data); err != nil {
 		return SigningKey{}, errors.New("it is no minisign secret key (slipway keygen makes one)")
@@ -117,21 +122,70 @@ func generate(base, password string, entropy io.Reader) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
+	return Key{ID: keyID(public.ID()), File: base + ExtPublic, minisign: &public}, writePair(base, append(text, '\n'), append(shown, '\n'))
+}
+
+// writePair writes a key pair's files, which must not be there.
+func writePair(base string, secret, public []byte) error {
 	for _, ext := range []string{ExtSecret, ExtPublic} {
 		if _, err := os.Lstat(base + ext); err == nil {
-			return Key{}, fmt.Errorf("%s is there already: a key is never replaced", base+ext)
+			return fmt.Errorf("%s is there already: a key is never replaced", base+ext)
 		}
 	}
 	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
-		return Key{}, err
+		return err
 	}
-	if err := writeNew(base+ExtSecret, append(text, '\n'), 0o600); err != nil {
-		return Key{}, err
+	if err := writeNew(base+ExtSecret, secret, 0o600); err != nil {
+		return err
 	}
-	if err := writeNew(base+ExtPublic, append(shown, '\n'), 0o644); err != nil {
-		return Key{}, errors.Join(err, os.Remove(base+ExtSecret))
+	if err := writeNew(base+ExtPublic, public, 0o644); err != nil {
+		return errors.Join(err, os.Remove(base+ExtSecret))
 	}
-	return Key{ID: keyID(public.ID()), File: base + ExtPublic, public: public}, nil
+	return nil
+}
+
+// GenerateSigstore makes a key pair as cosign does: base.key, encrypted, if with an empty password, and base.pub. It never replaces a file.
+func GenerateSigstore(base, password string, entropy io.Reader) (Key, error) {
+	secret, public, err := sigstore.Generate(password, entropy)
+	if err == nil {
+		err = writePair(base, secret, public)
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("cannot make key %s: %w", base, err)
+	}
+	return parseKey(base+ExtPublic, public)
+}
+
+// ReadSigstoreKey reads a secret key as cosign or GenerateSigstore wrote it, or another in PEM (PKCS#8, SEC 1). The password is asked for
+// where it is encrypted.
+func ReadSigstoreKey(file string, password func() (string, error)) (sigstore.PrivateKey, error) {
+	k, err := readSigstoreKey(file, password)
+	if err != nil {
+		return k, fmt.Errorf("cannot read secret key %s: %w", file, err)
+	}
+	return k, nil
+}
+
+func readSigstoreKey(file string, password func() (string, error)) (sigstore.PrivateKey, error) {
+	data, err := readKey(file)
+	if err != nil {
+		return sigstore.PrivateKey{}, err
+	}
+	if !sigstore.IsEncrypted(data) {
+		return sigstore.ParsePrivateKey(data, "")
+	}
+	k, err := sigstore.ParsePrivateKey(data, "") // pipelines' keys often have an empty one
+	if !errors.Is(err, sigstore.ErrPassword) {
+		return k, err
+	}
+	word, err := password()
+	if err != nil {
+		return sigstore.PrivateKey{}, err
+	}
+	if k, err = sigstore.ParsePrivateKey(data, word); errors.Is(err, sigstore.ErrPassword) {
+		err = ErrPassword
+	}
+	return k, err
 }
 
 // writeNew writes a file that isn't there.

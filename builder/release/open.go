@@ -2,27 +2,23 @@ package release
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
 
-	"aead.dev/minisign"
-
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/images/version"
 )
 
 // Release is all images of one version in a folder.
 type Release struct {
-	Version   string
-	Images    []Image
-	Sums      Sums
-	Text      []byte // the checksum file
-	Signature []byte // of it; nil: nobody signed
-	Signer    string // id of the key that the signature names; empty: nobody signed
-	Key       Key    // a trusted key that made it; zero: none was asked for
+	Version string
+	Images  []Image
+	Sums    Sums
+	Own     Own    // the checksum file, and its signatures
+	Signer  string // id of the key that a signature names; empty: nobody signed
+	Key     Key    // a trusted key that made one; zero: none was asked for
 }
 
 // File is one file of a release.
@@ -61,51 +57,46 @@ func open(ctx context.Context, root *os.Root, wanted string, trust *Trust) (*Rel
 	return r, r.compare()
 }
 
-// readSums reads and verifies the checksum file.
+// readSums reads and verifies the checksum file, and the provenance of the images.
 func (r *Release) readSums(ctx context.Context, root *os.Root, trust *Trust) error {
-	text, err := read(root, FileName(r.Version, ExtSums), MaxSums)
-	if errors.Is(err, fs.ErrNotExist) && !trust.Wanted() {
-		r.Sums, err = sums(r.Images)
-		r.Text = r.Sums.Encode()
+	own, err := ReadOwn(ctx, Folder(root), r.Version)
+	if err != nil {
 		return err
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	signature, err := read(root, FileName(r.Version, ExtSignature), maxSignature)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if r.Sums, r.Key, err = trust.Vouch(r.Version, text, signature); err != nil {
-		return err
-	}
-	r.Text, r.Signature = text, signature
-	if signature != nil {
-		var s minisign.Signature
-		if err := s.UnmarshalText(signature); err != nil {
-			return fmt.Errorf("%w: %s is no minisign signature", ErrSignature, FileName(r.Version, ExtSignature))
+	if own.Sums == nil && !trust.Wanted() {
+		if r.Sums, err = sums(r.Images); err != nil {
+			return err
 		}
-		r.Signer = keyID(s.KeyID)
+		return r.unsigned(ctx, root)
+	}
+	if r.Sums, r.Key, err = trust.Vouch(r.Version, own); err != nil {
+		return err
+	}
+	r.Own, r.Signer = own, own.signer()
+	if r.Signer == "" && (own.Signature != nil || own.Bundle != nil) {
+		return fmt.Errorf("%w: the signature of %s is damaged: copy it again, or sign the release again", ErrSignature, FileName(r.Version, ExtSums))
+	}
+	for _, i := range r.Images {
+		if _, err := trust.provenance(ctx, Folder(root), r.Sums, i.Manifest, i.Data); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// Vouch reads a release's checksum file and wants, where keys are trusted, its signature to be of one of them. What isn't there is nil.
-func (t *Trust) Vouch(version string, text, signature []byte) (Sums, Key, error) {
-	if t.Wanted() {
-		switch {
-		case text == nil:
-			return nil, Key{}, t.nobody(version, FileName(version, ExtSums))
-		case signature == nil:
-			return nil, Key{}, t.nobody(version, FileName(version, ExtSignature))
+// unsigned makes the checksum file that Sign would write.
+func (r *Release) unsigned(ctx context.Context, root *os.Root) error {
+	for _, i := range r.Images {
+		s, err := readProvenance(ctx, Folder(root), i.Manifest, i.Data)
+		if err != nil {
+			return err
 		}
-		return t.open(version, text, signature)
+		if s != nil {
+			r.Sums[provenance.FileName(i.Role, i.Version, i.Arch)] = digest(s.text)
+		}
 	}
-	list, err := DecodeSums(text)
-	if err != nil {
-		return nil, Key{}, fmt.Errorf("cannot read %s: %w", FileName(version, ExtSums), err)
-	}
-	return list, Key{}, nil
+	r.Own.Sums = r.Sums.Encode()
+	return nil
 }
 
 // compare wants the checksum file and the manifests to say the same.
@@ -147,21 +138,12 @@ func (r *Release) Files(root *os.Root) ([]File, error) {
 		}
 		files = append(files, File{name, info.Size(), r.Sums[name]})
 	}
-	for name, data := range r.Own() {
+	for name, data := range r.Own.Files(r.Version) {
 		files = append(files, File{name, int64(len(data)), digest(data)})
 	}
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	return files, nil
 }
 
-// Own are the release's own files by name: the checksum file, and its signature if it has one.
-func (r *Release) Own() map[string][]byte {
-	own := map[string][]byte{FileName(r.Version, ExtSums): r.Text}
-	if r.Signature != nil {
-		own[FileName(r.Version, ExtSignature)] = r.Signature
-	}
-	return own
-}
-
 // Digest is the SHA-256 of the checksum file: releases with the same one have the same bytes.
-func (r *Release) Digest() string { return digest(r.Text) }
+func (r *Release) Digest() string { return digest(r.Own.Sums) }

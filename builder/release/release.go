@@ -5,6 +5,9 @@
 // tools verify it without Slipway: minisign the signature, sha256sum the files. Slipway itself reads the signature, the
 // checksum of a manifest, and the manifest; what that says of its artifacts is compared where they are read.
 //
+// An image's provenance (builder/provenance) belongs to the release too. With a Sigstore key the checksum file has a second
+// signature, and each provenance a bundle of its own, for cosign and its kin: any one trusted signature of the checksum file is enough.
+//
 // A release is not an image (images/manifest), and this package bakes nothing.
 package release
 
@@ -26,13 +29,18 @@ import (
 // Extensions of a release's own files, after slipway-VERSION.
 const (
 	ExtSums      = ".sha256sums"
-	ExtSignature = ".sha256sums.minisig" // minisign's, of the checksum file
+	ExtSignature = ".sha256sums.minisig"       // minisign's, of the checksum file
+	ExtBundle    = ".sha256sums.sigstore.json" // Sigstore's, of the checksum file
 )
+
+// ExtAttestation is the extension of an image's provenance in a Sigstore bundle, which is signed with a key.
+const ExtAttestation = ".provenance.sigstore.json"
 
 // Bounds, in bytes.
 const (
 	MaxSums      = 1 << 20 // of a checksum file
 	maxSignature = 4 << 10
+	maxBundle    = 64 << 10
 )
 
 // FileName is the name of one of a release's own files.

@@ -7,11 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"aead.dev/minisign"
 
+	"github.com/slipway-os/slipway/builder/sigstore"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 )
@@ -19,18 +19,45 @@ import (
 // ErrSignature is what errors wrap about releases whose signature is missing, wrong, or of somebody who isn't trusted.
 var ErrSignature = errors.New("the signature does not vouch for it")
 
-// Key is a public key that is trusted.
+// Key is a public key that is trusted: one of minisign's or of Sigstore's.
 type Key struct {
-	ID     string `json:"id"`
-	File   string `json:"file"` // where it was read
-	public minisign.PublicKey
+	ID       string `json:"id"`
+	File     string `json:"file"` // where it was read
+	minisign *minisign.PublicKey
+	sigstore *sigstore.PublicKey
+}
+
+// parseKey reads a public key.
+func parseKey(file string, data []byte) (Key, error) {
+	k := Key{File: file}
+	if sigstore.IsPEM(data) {
+		public, err := sigstore.ParsePublicKey(data)
+		if err != nil {
+			return Key{}, err
+		}
+		k.ID, k.sigstore = public.ID(), &public
+		return k, nil
+	}
+	var public minisign.PublicKey
+	if err := public.UnmarshalText(data); err != nil {
+		return Key{}, errors.New("it is no minisign public key, and none in PEM")
+	}
+	k.ID, k.minisign = keyID(public.ID()), &public
+	return k, nil
 }
 
 // Trust is whose signatures count. Without keys nobody's is asked for: images that were just baked here have none.
 type Trust struct{ Keys []Key }
 
 // Wanted tells whether signatures are asked for.
-func (t *Trust) Wanted() bool { return t != nil && len(t.Keys) > 0 }
+func (t *Trust) Wanted() bool { return len(t.keys()) > 0 }
+
+func (t *Trust) keys() []Key {
+	if t == nil {
+		return nil
+	}
+	return t.Keys
+}
 
 // ReadTrust reads public keys: files, and of folders all *.pub in them, which may be none. A folder that isn't there has none; a
 // file that can't be read is an error, so that a key never counts for nothing in silence.
@@ -48,11 +75,10 @@ func ReadTrust(files, folders []string) (*Trust, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot read trusted key %s: %w", file, err)
 		}
-		k := Key{File: file}
-		if err := k.public.UnmarshalText(data); err != nil {
-			return nil, fmt.Errorf("cannot read trusted key %s: it is no minisign public key", file)
+		k, err := parseKey(file, data)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read trusted key %s: %w", file, err)
 		}
-		k.ID = keyID(k.public.ID())
 		t.Keys = append(t.Keys, k)
 	}
 	return t, nil
@@ -88,21 +114,97 @@ func (t *Trust) Check(ctx context.Context, beside Reader, m *manifest.Manifest, 
 	}
 }
 
-// release reads the checksum file of a version and verifies its signature.
-func (t *Trust) release(ctx context.Context, beside Reader, version string) (Sums, Key, error) {
-	list, sig := FileName(version, ExtSums), FileName(version, ExtSignature)
-	text, err := beside(ctx, list, MaxSums)
-	if err == nil {
-		var signature []byte
-		if signature, err = beside(ctx, sig, maxSignature); err == nil {
-			return t.open(version, text, signature)
+// Own are a release's own files. One that isn't there is nil.
+type Own struct {
+	Sums      []byte // the checksum file
+	Signature []byte // minisign's of it
+	Bundle    []byte // Sigstore's of it
+}
+
+// ReadOwn reads a release's own files.
+func ReadOwn(ctx context.Context, beside Reader, version string) (Own, error) {
+	var own Own
+	for _, f := range own.files(version) {
+		data, err := beside(ctx, f.Name, f.Most)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return own, err
 		}
-		list = sig
+		*f.Data = data
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, Key{}, t.nobody(version, list)
+	return own, nil
+}
+
+// ownFile is one of a release's own files: its name, how large it may be, in bytes, and what was read.
+type ownFile struct {
+	Name string
+	Most int64
+	Data *[]byte
+}
+
+func (o *Own) files(version string) []ownFile {
+	return []ownFile{
+		{FileName(version, ExtSums), MaxSums, &o.Sums}, {FileName(version, ExtSignature), maxSignature, &o.Signature}, {FileName(version, ExtBundle), maxBundle, &o.Bundle},
 	}
-	return nil, Key{}, fmt.Errorf("%w: cannot read %s: %w", ErrSignature, list, err)
+}
+
+// Files are the own files of a version, those that are there.
+func (o Own) Files(version string) map[string][]byte {
+	there := map[string][]byte{}
+	for _, f := range o.files(version) {
+		if *f.Data != nil {
+			there[f.Name] = *f.Data
+		}
+	}
+	return there
+}
+
+// signer is the id of the key that a signature names: minisign's, else Sigstore's.
+func (o Own) signer() string {
+	var s minisign.Signature
+	if o.Signature != nil && s.UnmarshalText(o.Signature) == nil {
+		return keyID(s.KeyID)
+	}
+	if b, err := sigstore.Parse(o.Bundle); o.Bundle != nil && err == nil {
+		return b.KeyID()
+	}
+	return ""
+}
+
+// release reads the checksum file of a version and verifies its signatures.
+func (t *Trust) release(ctx context.Context, beside Reader, version string) (Sums, Key, error) {
+	own, err := ReadOwn(ctx, beside, version)
+	if err != nil {
+		return nil, Key{}, fmt.Errorf("%w: cannot read what vouches for version %s: %w", ErrSignature, version, err)
+	}
+	return t.Vouch(version, own)
+}
+
+// Vouch reads a release's checksum file and wants, where keys are trusted, a signature of it to be of one of them.
+func (t *Trust) Vouch(version string, own Own) (Sums, Key, error) {
+	list := FileName(version, ExtSums)
+	var key Key
+	if t.Wanted() {
+		switch {
+		case own.Sums == nil:
+			return nil, Key{}, t.nobody(version, list)
+		case own.Signature == nil && own.Bundle == nil:
+			return nil, Key{}, t.nobody(version, FileName(version, ExtSignature)+", nor "+FileName(version, ExtBundle))
+		}
+		var err error
+		if key, err = t.verify(list, own.Sums, [2]attempt{
+			{FileName(version, ExtSignature), own.Signature, t.verifyMinisign}, {FileName(version, ExtBundle), own.Bundle, t.verifyBundle},
+		}); err != nil {
+			return nil, Key{}, fmt.Errorf("%w: %w", ErrSignature, err)
+		}
+	}
+	sums, err := DecodeSums(own.Sums)
+	if err != nil && t.Wanted() {
+		err = fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	if err != nil {
+		return nil, Key{}, fmt.Errorf("cannot read %s: %w", list, err)
+	}
+	return sums, key, nil
 }
 
 // nobody is the error about a release that lacks one of its own files.
@@ -111,40 +213,89 @@ func (t *Trust) nobody(version, lacks string) error {
 		"sign it (slipway sign), or take what you baked yourself with --unsigned", ErrSignature, version, lacks, t.who())
 }
 
-func (t *Trust) open(version string, text, signature []byte) (Sums, Key, error) {
-	list, sig := FileName(version, ExtSums), FileName(version, ExtSignature)
-	var s minisign.Signature
-	if err := s.UnmarshalText(signature); err != nil {
-		return nil, Key{}, fmt.Errorf("%w: %s is no minisign signature: it is damaged; copy it again", ErrSignature, sig)
+// stranger is the fault of a signature that may be good, but is of a key that isn't trusted.
+type stranger struct{ id string }
+
+func (s stranger) Error() string { return "is signed with key " + s.id }
+
+// verify finds a trusted key that made one of a text's signatures. Of several faults it tells the worst.
+func (t *Trust) verify(name string, text []byte, attempts [2]attempt) (Key, error) {
+	var strangers []string
+	var worst error
+	for _, a := range attempts {
+		if a.data == nil {
+			continue
+		}
+		key, err := a.verify(text, a.data)
+		var other stranger
+		switch {
+		case err == nil:
+			return key, nil
+		case errors.As(err, &other):
+			strangers = append(strangers, other.id)
+		case worst == nil && errors.Is(err, errDamaged):
+			worst = fmt.Errorf("%s %w; copy it again", a.name, err)
+		case worst == nil:
+			worst = fmt.Errorf("%s %w", name, err)
+		}
 	}
-	key, err := t.verify(s, text, signature)
-	if err != nil {
-		return nil, Key{}, fmt.Errorf("%w: %s %w", ErrSignature, list, err)
+	if worst != nil {
+		return Key{}, worst
 	}
-	sums, err := DecodeSums(text)
-	if err != nil {
-		return nil, Key{}, fmt.Errorf("%w: cannot read %s: %w", ErrSignature, list, err)
+	if len(strangers) == 0 {
+		return Key{}, fmt.Errorf("%s %w, and %s trusted", name, errNobody, t.who())
 	}
-	return sums, key, nil
+	return Key{}, fmt.Errorf("%s is signed with key %s, and %s trusted: if you trust its owner, get the public key from there and add it (--trust)",
+		name, strings.Join(strangers, " and key "), t.who())
 }
 
-// verify finds the key that made a signature. The id in it is only a hint.
-func (t *Trust) verify(s minisign.Signature, text, signature []byte) (Key, error) {
+var errDamaged = errors.New("it is damaged")
+
+// verifyMinisign finds the key that made a signature. The id in it is only a hint.
+func (t *Trust) verifyMinisign(text, signature []byte) (Key, error) {
+	var s minisign.Signature
+	if err := s.UnmarshalText(signature); err != nil {
+		return Key{}, fmt.Errorf("is no minisign signature: %w", errDamaged)
+	}
 	id := keyID(s.KeyID)
-	i := slices.IndexFunc(t.Keys, func(k Key) bool { return k.ID == id && minisign.Verify(k.public, text, signature) })
-	if i >= 0 {
-		return t.Keys[i], nil
+	var named Key
+	for _, k := range t.keys() {
+		if k.minisign == nil || k.ID != id {
+			continue
+		}
+		if named = k; minisign.Verify(*k.minisign, text, signature) {
+			return k, nil
+		}
 	}
-	if i = slices.IndexFunc(t.Keys, func(k Key) bool { return k.ID == id }); i >= 0 {
-		return Key{}, fmt.Errorf("is not what key %s (%s) signed: it or its signature was changed; get the release again", id, t.Keys[i].File)
+	if named.ID == "" {
+		return Key{}, stranger{id}
 	}
-	return Key{}, fmt.Errorf("is signed with key %s, and %s trusted: if you trust its owner, get the public key from there and add it (--trust)", id, t.who())
+	return Key{}, fmt.Errorf("is not what key %s (%s) signed: it or its signature was changed; get the release again", id, named.File)
+}
+
+func (t *Trust) verifyBundle(text, data []byte) (Key, error) {
+	b, err := sigstore.Parse(data)
+	if err != nil {
+		return Key{}, fmt.Errorf("is no bundle: %w (%w)", errDamaged, err)
+	}
+	for _, k := range t.keys() {
+		if k.sigstore == nil {
+			continue
+		}
+		switch err := k.sigstore.VerifyBlob(b, text); {
+		case err == nil:
+			return k, nil
+		case k.ID == b.KeyID():
+			return Key{}, fmt.Errorf("is not what key %s (%s) signed: %w; get the release again", k.ID, k.File, err)
+		}
+	}
+	return Key{}, stranger{b.KeyID()}
 }
 
 // who says which keys are trusted.
 func (t *Trust) who() string {
 	var list []string
-	for _, k := range t.Keys {
+	for _, k := range t.keys() {
 		list = append(list, k.ID+" ("+k.File+")")
 	}
 	if len(list) == 1 {

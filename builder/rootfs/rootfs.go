@@ -17,10 +17,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Type is an entry's type.
@@ -99,7 +101,7 @@ func File(path string, size int64, digest string) (Content, error) {
 	return c, nil
 }
 
-// ErrDamaged is what reading content that is not what its size and digest say gives.
+// ErrDamaged is what reading content that is not what its size and digest say, or that is gone or unreadable, gives.
 var ErrDamaged = errors.New("it is damaged")
 
 // CopyTo writes the content to w; the error wraps ErrDamaged when it is not what size and digest say. What was written before a failure
@@ -107,11 +109,14 @@ var ErrDamaged = errors.New("it is damaged")
 func (c Content) CopyTo(w io.Writer) error {
 	r, err := c.Open()
 	if err != nil {
-		return err
+		return lost(err)
 	}
 	defer r.Close()
-	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(r, c.Size+1))
+	sum, in := sha256.New(), &source{r: r}
+	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(in, c.Size+1))
+	if in.err != nil {
+		return lost(in.err)
+	}
 	if err != nil {
 		return err
 	}
@@ -122,6 +127,31 @@ func (c Content) CopyTo(w io.Writer) error {
 		return fmt.Errorf("%w: not the SHA-256 %x it had", ErrDamaged, c.SHA256)
 	}
 	return nil
+}
+
+// source keeps the error of reading apart from that of writing.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// lost makes damage of an error that says that a file is gone or can't be read any more; others, such as too many open files,
+// say nothing of the content.
+func lost(err error) error {
+	for _, is := range []error{fs.ErrNotExist, fs.ErrPermission, syscall.EIO, syscall.EISDIR, syscall.ENOTDIR, syscall.EUCLEAN, syscall.EBADMSG, syscall.ELOOP} {
+		if errors.Is(err, is) {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
+	return err
 }
 
 // Bytes reads the content into memory, checked.

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-os/slipway/builder/bake"
 	"github.com/slipway-os/slipway/builder/complete"
 	"github.com/slipway-os/slipway/builder/component"
+	"github.com/slipway-os/slipway/builder/container"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/disk"
@@ -31,6 +34,8 @@ type bakeFlags struct {
 	slot    int64 // MiB of a root slot
 	build   string
 	release bool
+	origin  originFlags
+	bootCAs []string
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -47,11 +52,15 @@ A block map lies beside each, .bmap, for slipway flash and bmaptool. With disk.z
 .disk.raw.zst; with disk.qcow2 or disk-4k.qcow2 it is one for QEMU, .disk.qcow2.
 With --format iso there is a small disk image that boots from CD-ROM (virtual media) and from a stick alike, .iso. All of
 them boot with UEFI only; machines with legacy BIOS boot from the network.
+With --boot-ca the images take configurations only from boot servers with one of these authorities: an identity's boot-ca.crt.
+Without it they take whoever answers for their boot server. Only the certificate's digest is in the image.
 The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
 With --release root images are packed as small as the definition's compression.releaseLevel makes them; what is compressed once stays in
 the cache. Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.
 Before anything is packed, a bake proves that all that something in an image refers to is in it, and fails with a list of what is
-missing and who refers to it. With --check that is all it does.`,
+missing and who refers to it. With --check that is all it does.
+Beside lies .provenance.json, which says how the image came to be: who baked it (--builder-id) from which commit, definition, lock,
+packages and modules (SLSA provenance; slipway sign signs it).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := errors.Join(flags.checkDisk(), flags.checkBuild()); err != nil {
@@ -83,6 +92,8 @@ missing and who refers to it. With --check that is all it does.`,
 	c.Flags().Int64Var(&flags.slot, "root-slot", 0, "size of each of a disk image's two root partitions, in MiB (0 means 512)")
 	c.Flags().StringVar(&flags.build, "build", "", "build metadata for the version, such as ci.57 (0.1.0+ci.57)")
 	c.Flags().BoolVar(&flags.release, "release", false, "pack root images as small as releases are: with the definition's compression.releaseLevel")
+	flags.origin.register(c)
+	c.Flags().StringSliceVar(&flags.bootCAs, "boot-ca", nil, "certificates of the boot servers' authorities that the images trust (IDENTITY/boot-ca.crt)")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
 	a.outputFlag(c)
@@ -105,13 +116,30 @@ func (f *bakeFlags) checkBuild() error {
 	return nil
 }
 
+// readPins is the value of bootspec.ArgBootCA for certificate files.
+func readPins(files []string) (string, error) {
+	var pins []string
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("cannot pin a boot authority: %w", err)
+		}
+		_, digest, err := bootspec.Secure{Authority: string(data)}.Trust(nil)
+		if err != nil {
+			return "", fmt.Errorf("cannot pin a boot authority: %s: %w", file, err)
+		}
+		pins = append(pins, digest)
+	}
+	return strings.Join(pins, ","), nil
+}
+
 // order is one image to bake.
 type order struct {
 	plan *plan.Plan
 	role *role.Role
 }
 
-// orders makes the plans of all wanted images.
+// orders makes the plans of all wanted images, and notes the lock they are from.
 func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	roles, err := f.loadRoles(w.definition, f.names)
 	if err != nil {
@@ -121,6 +149,7 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.origin.lock = lock.Digest()
 	definition, err := w.definition.WithBuild(f.build)
 	if err != nil {
 		return nil, err
@@ -128,12 +157,19 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	if f.release {
 		definition = definition.ForRelease()
 	}
+	pins, err := readPins(f.bootCAs)
+	if err != nil {
+		return nil, err
+	}
 	var list []order
 	for _, arch := range f.arches {
 		for _, r := range roles {
 			p, err := plan.Make(definition, lock, r, arch)
 			if err != nil {
 				return nil, err
+			}
+			if pins != "" {
+				p.KernelArguments = append(slices.Clone(p.KernelArguments), bootspec.ArgBootCA+"="+pins)
 			}
 			list = append(list, order{p, r})
 		}
@@ -175,6 +211,8 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 	if k.orders, err = f.orders(w); err != nil {
 		return nil, err
 	}
+	origin := f.origin.read(ctx, a, w.images)
+	w.source.Warn = k.progress.warn
 	var plans []*plan.Plan
 	for _, o := range k.orders {
 		plans = append(plans, o.plan)
@@ -193,23 +231,31 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 		k.progress.end()
 		return nil, err
 	}
-	builder, err := component.New(component.Options{ImagesDir: w.images, CacheDir: w.cache, Libraries: libraries, Progress: k.progress.building})
+	builder, err := component.New(component.Options{
+		ImagesDir: w.images, CacheDir: w.cache, Libraries: libraries, Progress: k.progress.building, Warn: k.progress.warn,
+	})
 	if err != nil {
 		k.progress.end()
 		return nil, err
 	}
 	k.options = func(o order) bake.Options {
-		return bake.Options{
-			Plan: o.plan, Role: o.role, Out: f.out, Cache: filepath.Join(w.cache, "bake"), Package: w.source.Cache.Path, Blob: images.Path,
-			Component: func(ctx context.Context, name string) (component.Component, error) {
-				return builder.Build(ctx, name, o.plan.Arch)
-			},
-			Formats:  f.formats,
-			Disk:     disk.Sizes{Root: f.slot << 20},
-			Progress: k.progress.baking(o.plan.Role),
-		}
+		options := baking(w, builder, images, o, k.progress)
+		options.Out, options.Cache, options.Formats, options.Origin = f.out, filepath.Join(w.cache, "bake"), f.formats, origin
+		options.Disk = disk.Sizes{Root: f.slot << 20}
+		return options
 	}
 	return k, nil
+}
+
+// baking is what an image is made of.
+func baking(w *workshop, builder *component.Builder, images *container.Store, o order, p *progress) bake.Options {
+	return bake.Options{
+		Plan: o.plan, Role: o.role, Package: w.source.Cache.Path, Blob: images.Path,
+		Component: func(ctx context.Context, name string) (component.Component, error) {
+			return builder.Build(ctx, name, o.plan.Arch)
+		},
+		Progress: p.baking(o.plan.Role), Warn: p.warn,
+	}
 }
 
 func bakeRoles(ctx context.Context, a *app, flags bakeFlags) error {
@@ -281,7 +327,7 @@ func installLibraries(plans []*plan.Plan, w *workshop) (map[string]string, error
 		if folders[p.Arch] != "" {
 			continue // equal in all plans of an architecture
 		}
-		dir, err := bake.Libraries(p, filepath.Join(w.cache, "bake"), w.source.Cache.Path)
+		dir, err := bake.Libraries(p, filepath.Join(w.cache, "bake"), w.source.Cache.Path, w.source.Warn)
 		if err != nil {
 			return nil, fmt.Errorf("cannot prepare C libraries for %s: %w", p.Arch, err)
 		}

@@ -21,30 +21,30 @@ func openDepot(a *app, d *clusterDocument, id *pki.Identity, state string, log *
 	for _, n := range d.ControlPlanes() {
 		names = append(names, n.Name)
 	}
-	own := &depotCertificate{app: a, identity: id}
+	own := &ownCertificate{app: a, make: id.Depot}
 	return depot.New(depot.Config{
 		Address: address, Dir: filepath.Join(state, "etcd-snapshots"), Keep: d.Etcd.Backup.Keep, Nodes: names,
 		Authority: id.CA.PEM(), Certificate: own.get, Log: log, Now: a.now,
 	})
 }
 
-// depotCertificate makes the depot's certificate anew when half of its time is over.
-type depotCertificate struct {
-	app      *app
-	identity *pki.Identity
+// ownCertificate is a server's certificate, made anew when half of its time is over.
+type ownCertificate struct {
+	app  *app
+	make func(pki.Environment) (pki.Pair, error)
 
 	mu      sync.Mutex
 	present *tls.Certificate
 	until   time.Time
 }
 
-func (c *depotCertificate) get() (*tls.Certificate, error) {
+func (c *ownCertificate) get() (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.present != nil && c.app.now().Before(c.until) {
 		return c.present, nil
 	}
-	pair, err := c.identity.Depot(c.app.pki())
+	pair, err := c.make(c.app.pki())
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ owner may read. Whoever has it has the cluster: keep it safe, and keep a copy. I
 	}
 	flags.register(c)
 	flags.registerIdentity(c)
-	c.Flags().BoolVar(&keep, "keep", false, "if there is one already, check it and leave it as it is")
+	c.Flags().BoolVar(&keep, "keep", false, "if there is one already, check it, add what it lacks, and leave the rest as it is")
 	a.outputFlag(c)
 	return c
 }
@@ -42,7 +42,9 @@ func makeIdentity(a *app, c *cobra.Command, flags clusterFlags, keep bool) error
 	id, err := pki.Create(dir, d.Cluster, a.pki())
 	if errors.Is(err, pki.ErrExists) && keep {
 		made = false
-		id, err = loadIdentity(&flags, d)
+		if id, err = loadIdentity(&flags, d); err == nil {
+			err = id.AddBoot(dir, a.pki())
+		}
 	}
 	if err != nil {
 		return err

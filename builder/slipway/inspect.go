@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slipway-os/slipway/builder/footprint"
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/manifest"
 )
@@ -31,7 +32,7 @@ func inspectCommand(a *app) *cobra.Command {
 		Short: "Show what an image is made of",
 		Long: `inspect shows an image's manifest (slipway-ROLE-VERSION-ARCH.json): its artifacts, packages, components and
 container images. With --verify it compares size and digest of every artifact beside it, and verifies the signature of
-the release it belongs to.
+the release it belongs to, and its provenance: who baked it, from which commit.
 
 With --size it shows where the bytes are, as a tree: of what a machine loads, the unified kernel image and the root image,
 compressed. Every byte of both is somewhere in it. --by folder puts files together by folder and not by who brought them; --depth 0 shows all levels. --svg
@@ -146,13 +147,37 @@ func verifyImage(a *app, c *cobra.Command, dir string, m *manifest.Manifest, dat
 	if err != nil {
 		return "", fmt.Errorf("cannot verify %s: %w", dir, err)
 	}
+	proven, err := trust.Provenance(c.Context(), release.Folder(root), m, data)
+	if err != nil {
+		return "", fmt.Errorf("cannot verify the provenance in %s: %w", dir, err)
+	}
 	if err := m.VerifyFolder(dir); err != nil {
 		return "", err
 	}
 	if !trust.Wanted() {
-		return "no signature was asked for: no key is trusted here (see slipway inspect --help)", nil
+		return "no signature was asked for: no key is trusted here (see slipway inspect --help)" + origin(proven), nil
 	}
-	return fmt.Sprintf("signed by key %s (%s)", key.ID, key.File), nil
+	return fmt.Sprintf("signed by key %s (%s)", key.ID, key.File) + origin(proven), nil
+}
+
+// origin tells an image's provenance in words.
+func origin(s *provenance.Statement) string {
+	if s == nil {
+		return "\nwithout provenance"
+	}
+	words := "\nbaked by " + s.Builder
+	if s.Invocation != "" {
+		words += " (" + s.Invocation + ")"
+	}
+	switch {
+	case s.Commit == "":
+		words += " from no known commit"
+	case s.Dirty:
+		words += " from commit " + s.Commit + " with changes"
+	default:
+		words += " from commit " + s.Commit
+	}
+	return fmt.Sprintf("%s, of %d dependencies", words, s.Dependencies)
 }
 
 func writeManifest(w io.Writer, m *manifest.Manifest) error {

@@ -77,6 +77,7 @@ func writeLock(ctx context.Context, a *app, flags lockFlags) error {
 		return err
 	}
 	p := newProgress(a)
+	w.source.Warn = p.warn
 	old, err := plan.ReadLock(w.lock)
 	switch {
 	case errors.Is(err, plan.ErrBadLock) && len(flags.only) == 0:
@@ -86,7 +87,7 @@ func writeLock(ctx context.Context, a *app, flags lockFlags) error {
 	}
 	fresh, err := plan.Resolve(ctx, w.definition, plan.Options{
 		Images: w.images, Roles: roles, Arches: flags.arches, Source: w.source, Now: a.now(), Progress: p.fetching("package lists"),
-		Warn: func(text string) { p.note("warning: %s", text) }, Snapshot: archive.Snapshot(flags.snapshot), Only: flags.only, Old: old,
+		Warn: p.warn, Snapshot: archive.Snapshot(flags.snapshot), Only: flags.only, Old: old,
 	})
 	if err != nil {
 		p.end()

@@ -3,7 +3,7 @@
 //
 // Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the lock is stale, damaged or missing; 4 the mirror no longer has
 // a locked file; 5 a device must not be written; 6 a signature is missing or wrong; 7 publishing
-// is refused; 8 images differ (diff --exit-code); 130 interrupted.
+// is refused; 8 what was compared differs; 130 interrupted.
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 	"github.com/slipway-os/slipway/builder/flash"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/builder/publish"
+	"github.com/slipway-os/slipway/builder/rebuild"
 	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/document"
 )
@@ -73,7 +74,7 @@ func command(a *app) *cobra.Command {
 An image is baked once for each role and version and knows no cluster; a node becomes this node by its own small
 configuration. Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the lock is stale, damaged or missing;
 4 the mirror no longer has a locked file; 5 a device must not be written; 6 a signature is missing or wrong;
-7 publishing is refused; 8 images differ (diff --exit-code); 130 interrupted.`,
+7 publishing is refused; 8 what was compared differs; 130 interrupted.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noWords,
@@ -82,8 +83,8 @@ configuration. Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err) })
 	root.PersistentFlags().StringVar(&a.cache, "cache", "", "folder for downloads and what was built (default: SLIPWAY_CACHE, else below the user's cache)")
 	root.AddCommand(
-		lockCommand(a), bakeCommand(a), inspectCommand(a), diffCommand(a), keygenCommand(a), signCommand(a), publishCommand(a), pullCommand(a), flashCommand(a), identityCommand(a), kubeconfigCommand(a), netCommand(a),
-		serveCommand(a), statusCommand(a), logsCommand(a), etcdCommand(a), renewCommand(a), resetCommand(a), pruneCommand(a), bundleCommand(a), bootCommand(a), rackCommand(a), versionCommand(a), manCommand(),
+		lockCommand(a), bakeCommand(a), inspectCommand(a), verifyCommand(a), diffCommand(a), keygenCommand(a), signCommand(a), publishCommand(a), pullCommand(a), flashCommand(a), identityCommand(a), kubeconfigCommand(a), netCommand(a),
+		serveCommand(a), statusCommand(a), logsCommand(a), etcdCommand(a), renewCommand(a), resetCommand(a), pruneCommand(a), bundleCommand(a), bootCommand(a), explainCommand(a), armCommand(a), claimsCommand(a), rackCommand(a), versionCommand(a), manCommand(),
 	)
 	return root
 }
@@ -136,7 +137,7 @@ func exitCode(err error) int {
 		return exitSignature
 	case errors.Is(err, publish.ErrRefused):
 		return exitPublished
-	case errors.Is(err, errDiffer):
+	case errors.Is(err, errDiffer), errors.Is(err, rebuild.ErrDiffers):
 		return exitDiffer
 	default:
 		return exitFailed

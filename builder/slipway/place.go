@@ -58,30 +58,41 @@ func splitPlace(word string) (place string, want publish.Want, err error) {
 	return word, publish.Want{}, nil
 }
 
-// open opens a place to read.
-func (f *placeFlags) open(c *cobra.Command, word string) (place, error) {
+// open opens a place to read. The guard says what is wanted of its index before it is believed.
+func (f *placeFlags) open(c *cobra.Command, word string, guard *publish.Guard) (place, error) {
 	switch scheme, _, found := strings.Cut(word, "://"); {
 	case !found:
-		return publish.OpenFolder(word)
+		folder, err := publish.OpenFolder(word)
+		if err != nil {
+			return nil, err
+		}
+		folder.Guard = guard
+		return folder, nil
 	case scheme == "http" || scheme == "https":
-		return publish.NewSite(word)
+		site, err := publish.NewSite(word)
+		if err != nil {
+			return nil, err
+		}
+		site.Guard = guard
+		return site, nil
 	case scheme+"://" == registry.Scheme:
-		return f.registry(c, word)
+		return f.registry(c, word, guard)
 	}
 	return nil, usage(c, fmt.Errorf("%s is no place of releases: a folder, http://, https:// or oci://", word))
 }
 
 // registry opens a repository.
-func (f *placeFlags) registry(c *cobra.Command, word string) (*registry.Repository, error) {
+func (f *placeFlags) registry(c *cobra.Command, word string, guard *publish.Guard) (*registry.Repository, error) {
 	r, err := registry.Open(word, registry.Options{PlainHTTP: f.plain})
 	if err != nil {
 		return nil, usage(c, err)
 	}
+	r.Guard = guard
 	return r, nil
 }
 
 // openToWrite opens a place to change it. A folder is made where it isn't there.
-func (f *placeFlags) openToWrite(a *app, c *cobra.Command, word string, create bool, wait time.Duration) (writable, error) {
+func (f *placeFlags) openToWrite(a *app, c *cobra.Command, word string, create bool, wait time.Duration, guard *publish.Guard) (writable, error) {
 	switch scheme, _, found := strings.Cut(word, "://"); {
 	case !found:
 		open := publish.OpenFolder
@@ -92,13 +103,13 @@ func (f *placeFlags) openToWrite(a *app, c *cobra.Command, word string, create b
 		if err != nil {
 			return nil, err
 		}
-		folder.Patience = wait
+		folder.Patience, folder.Guard = wait, guard
 		folder.Wait = func(who string) { newProgress(a).note("waiting for another publisher (%s)", who) }
 		return folder, nil
 	case scheme == "http" || scheme == "https":
 		return nil, usage(c, errors.New("a web server's folder can only be read: publish into the folder that it serves"))
 	case scheme+"://" == registry.Scheme:
-		return f.registry(c, word)
+		return f.registry(c, word, guard)
 	}
 	return nil, usage(c, fmt.Errorf("%s is no place for releases: a folder or oci://", word))
 }

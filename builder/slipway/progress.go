@@ -59,6 +59,9 @@ func (p *progress) note(format string, args ...any) {
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
 
+// warn writes a line about something that was wrong and is right again.
+func (p *progress) warn(text string) { p.note("warning: %s", text) }
+
 // end takes the line away.
 func (p *progress) end() {
 	p.mu.Lock()

@@ -23,6 +23,7 @@ type publishFlags struct {
 	channels []string
 	back     bool
 	keep     keepFlags
+	sealing  sealFlags
 	wait     time.Duration
 	dry      bool
 }
@@ -58,6 +59,8 @@ func (f *keepFlags) read(c *cobra.Command) (publish.Keep, error) {
 
 func (f *publishFlags) registerPlace(c *cobra.Command) {
 	f.placeFlags.register(c)
+	f.sealing.register(c)
+	f.trust.register(c)
 	c.Flags().DurationVar(&f.wait, "wait", 10*time.Minute, "how long to wait for another publisher who is at work in the folder")
 }
 
@@ -69,6 +72,8 @@ func publishCommand(a *app) *cobra.Command {
 		Long: `publish copies the release in DIR (all images of a version, its checksum file and its signature) to PLACE. Readers see
 all of it or nothing. A version is published once: again with the same bytes does nothing, with other bytes is refused.
 With --channel, channels such as candidate and stable then name it; they move forward only, unless --back is given.
+With --key the place's index is signed as well, so that nobody else can make a channel name another release; from then on every
+change wants the key.
 Exit codes: 0 done; 1 failed; 2 wrong usage; 6 a signature is missing or wrong; 7 refused, because the version is
 published with other bytes or a channel would go back; 130 interrupted.`,
 		Args: words("DIR", "PLACE"),
@@ -76,12 +81,11 @@ published with other bytes or a channel would go back; 130 interrupted.`,
 	}
 	flags.registerPlace(c)
 	flags.keep.register(c)
-	flags.trust.register(c)
 	c.Flags().StringVar(&flags.version, "version", "", "version of the release, where DIR has several")
 	c.Flags().StringSliceVar(&flags.channels, "channel", nil, "channels that name the version then")
 	c.Flags().BoolVar(&flags.back, "back", false, "move channels back to an older version too")
 	a.outputFlag(c)
-	c.AddCommand(publishMoveCommand(a), publishPruneCommand(a), publishListCommand(a))
+	c.AddCommand(publishMoveCommand(a), publishPruneCommand(a), publishSignCommand(a), publishListCommand(a))
 	return c
 }
 
@@ -130,7 +134,7 @@ func publishRelease(a *app, c *cobra.Command, dir, to string, flags publishFlags
 	if err != nil {
 		return err
 	}
-	result, err := flags.apply(a, c, to, publish.Order{Release: r, From: root, Channels: flags.channels, Back: flags.back, Keep: keep})
+	result, err := flags.apply(a, c, to, trust, publish.Order{Release: r, From: root, Channels: flags.channels, Back: flags.back, Keep: keep})
 	if err != nil {
 		return err
 	}
@@ -160,12 +164,20 @@ func printMoves(w io.Writer, result publish.Result) error {
 	if len(result.Pruned) > 0 {
 		fmt.Fprintf(w, "deleted versions %s\n", strings.Join(result.Pruned, ", "))
 	}
+	if result.Index > 0 {
+		fmt.Fprintf(w, "signed the index: it is number %d\n", result.Index)
+	}
 	return nil
 }
 
 // apply changes a place.
-func (f *publishFlags) apply(a *app, c *cobra.Command, to string, o publish.Order) (publish.Result, error) {
-	p, err := f.openToWrite(a, c, to, o.Release != nil, f.wait)
+func (f *publishFlags) apply(a *app, c *cobra.Command, to string, trust *release.Trust, o publish.Order) (publish.Result, error) {
+	guard := a.guard(trust)
+	var err error
+	if o.Sealing, err = f.sealing.read(a, c, trust, guard.Now); err != nil {
+		return publish.Result{}, err
+	}
+	p, err := f.openToWrite(a, c, to, o.Release != nil, f.wait, guard)
 	if err != nil {
 		return publish.Result{}, err
 	}
@@ -201,7 +213,11 @@ func moveChannel(a *app, c *cobra.Command, args []string, flags publishFlags) er
 	if err != nil {
 		return usage(c, err)
 	}
-	from, err := flags.open(c, args[0])
+	trust, err := flags.trust.read(a, c)
+	if err != nil {
+		return err
+	}
+	from, err := flags.open(c, args[0], nil) // what is moved is verified when it is written
 	if err != nil {
 		return err
 	}
@@ -209,7 +225,7 @@ func moveChannel(a *app, c *cobra.Command, args []string, flags publishFlags) er
 	if err != nil {
 		return fmt.Errorf("cannot move channel %s: %w", args[1], err)
 	}
-	result, err := flags.apply(a, c, args[0], publish.Order{Version: found.Version, Channels: []string{args[1]}, Back: flags.back})
+	result, err := flags.apply(a, c, args[0], trust, publish.Order{Version: found.Version, Channels: []string{args[1]}, Back: flags.back})
 	if err != nil {
 		return err
 	}
@@ -241,7 +257,11 @@ func prunePlace(a *app, c *cobra.Command, to string, flags publishFlags) error {
 	if keep.Newest == 0 {
 		return usage(c, errors.New("--keep is missing: how many of the newest versions stay"))
 	}
-	result, err := flags.apply(a, c, to, publish.Order{Keep: keep, Dry: flags.dry})
+	trust, err := flags.trust.read(a, c)
+	if err != nil {
+		return err
+	}
+	result, err := flags.apply(a, c, to, trust, publish.Order{Keep: keep, Dry: flags.dry})
 	if err != nil {
 		return err
 	}
@@ -263,10 +283,11 @@ func publishListCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list PLACE",
 		Short: "List the published versions and channels",
-		Long:  "list shows the published versions, newest first, and the channels that name them.",
-		Args:  words("PLACE"),
+		Long: `list shows the published versions, newest first, the channels that name them, and whether the index is signed. It
+verifies nothing: pull does.`,
+		Args: words("PLACE"),
 		RunE: func(c *cobra.Command, args []string) error {
-			p, err := flags.open(c, args[0])
+			p, err := flags.open(c, args[0], nil)
 			if err != nil {
 				return err
 			}
@@ -306,5 +327,13 @@ func printIndex(w io.Writer, x *publish.Index) error {
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Version, orDash(strings.Join(channels, " ")), orDash(strings.Join(images, " ")), bytesText(size), orDash(r.Signer))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil || x.Seal == nil {
+		return err
+	}
+	expires := "does not expire"
+	if x.Seal.Expires != "" {
+		expires = "expires at " + x.Seal.Expires
+	}
+	_, err := fmt.Fprintf(w, "\nsigned index %d of place %s, which %s\n", x.Seal.Counter, x.Seal.Place, expires)
+	return err
 }

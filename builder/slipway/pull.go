@@ -20,6 +20,7 @@ type pullFlags struct {
 	out              string
 	version, channel string
 	roles, arches    []string
+	unsignedIndex    bool
 }
 
 func pullCommand(a *app) *cobra.Command {
@@ -30,6 +31,8 @@ func pullCommand(a *app) *cobra.Command {
 		Long: `pull fetches the release that a version or a channel names (default: channel stable) from where slipway publish put it,
 for slipway serve --artifacts DIR and slipway flash DIR. The signature is verified first, then every file while it
 is written; a file has its name when it is whole. What breaks off is resumed, also by running pull again.
+Where a key is trusted, a channel is believed only if the place's index is signed too (slipway publish --key), has not expired, and is
+not older than one that was seen here before.
 Exit codes: 0 done; 1 failed; 2 wrong usage; 6 a signature is missing or wrong; 130 interrupted.`,
 		Args: oneWord("PLACE"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -46,6 +49,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 6 a signature is missing or wrong; 
 	c.Flags().StringVar(&flags.channel, "channel", "", "fetch the version that this channel names")
 	c.Flags().StringSliceVar(&flags.roles, "role", nil, "only images of these roles")
 	c.Flags().StringSliceVar(&flags.arches, "arch", nil, "only images of these architectures, by Go's names")
+	c.Flags().BoolVar(&flags.unsignedIndex, "unsigned-index", false, "believe the channels of a place whose index nobody has signed")
 	a.outputFlag(c)
 	return c
 }
@@ -80,7 +84,9 @@ func pullRelease(a *app, c *cobra.Command, word string, flags pullFlags) error {
 	if err != nil {
 		return err
 	}
-	source, err := flags.open(c, from)
+	guard := a.guard(trust)
+	guard.Unsigned = flags.unsignedIndex
+	source, err := flags.open(c, from, guard)
 	if err != nil {
 		return err
 	}

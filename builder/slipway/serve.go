@@ -23,7 +23,7 @@ type serveFlags struct {
 	clusterFlags
 	trust                            trustFlags
 	artifacts, network, state, clock string
-	verbose, live                    bool
+	verbose, live, proxy             bool
 }
 
 func serveCommand(a *app) *cobra.Command {
@@ -33,6 +33,7 @@ func serveCommand(a *app) *cobra.Command {
 		Short: "Serve a rack: DHCP, TFTP, HTTP, node configurations and node states",
 		Long: `serve is the boot server of one cluster document. It answers the machines of the document (and others only if
 the document says so) with an address, the image of their role and their own configuration, and keeps what they report.
+Where another DHCP server gives the addresses, --proxy leaves them to it and says only what to boot.
 It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, or CAP_NET_BIND_SERVICE and CAP_NET_ADMIN).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -53,6 +54,7 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	c.Flags().StringVar(&flags.network, "interface", "", "network interface to serve on (default: the one with the server's address)")
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
 	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
+	c.Flags().BoolVar(&flags.proxy, "proxy", false, "give no addresses: another DHCP server does; say only what to boot (proxyDHCP, ports 67 and 4011)")
 	c.Flags().StringVar(&flags.clock, "clock", "", "file that says how far the nodes' clocks are behind ours (rack up)")
 	_ = c.Flags().MarkHidden("clock")
 	c.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "log every packet's decision")
@@ -89,6 +91,12 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if err != nil {
 		return err
 	}
+	if id.Boot == nil {
+		if err := id.AddBoot(flags.identityDir(d), a.pki()); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.words, "the identity in %s had no authority for the boot server; it has one now: take a new copy of the folder\n", flags.identityDir(d))
+	}
 	flags.state = stateFolder(flags.state, d)
 	if flags.live && d.Live() {
 		fmt.Fprintln(a.words, "install and storage of the document are left out: nodes run from memory")
@@ -102,15 +110,21 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		words = table
 	}
 	log := slog.New(slog.NewTextHandler(words, &slog.HandlerOptions{Level: level}))
+	site := netboot.FromCluster(d.Cluster)
+	site.Proxy = flags.proxy
 	server, err := netboot.New(netboot.Config{
-		Site: netboot.FromCluster(d.Cluster), Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
+		Site: site, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
 		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		NodeConfig: func(node string) ([]byte, error) {
 			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
 		},
+		Secure: &netboot.Secure{
+			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),
+		},
 		Pages: func(s *netboot.Server) http.Handler {
-			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic, Now: a.now, Log: log})
+			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic,
+				Warnings: s.Warnings, Rivals: func() int { return len(s.Rivals()) }, Now: a.now, Log: log})
 		},
 	})
 	if err != nil {

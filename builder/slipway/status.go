@@ -70,9 +70,28 @@ func serverURL(d *clusterDocument) string {
 const maxStatus = 32 << 20
 
 func printStatus(ctx context.Context, a *app, server string) error {
+	var nodes []netboot.NodeStatus
+	if err := askBootServer(ctx, server, bootspec.RouteNodes, &nodes); err != nil {
+		return err
+	}
+	return a.print(nodes, func(w io.Writer) error {
+		if err := writeStatus(w, nodes, a.now()); err != nil {
+			return err
+		}
+		var warnings []netboot.Warning
+		_ = askBootServer(ctx, server, bootspec.RouteWarnings, &warnings) // one of an earlier version has none
+		for _, warning := range warnings {
+			fmt.Fprintf(w, "WARNING: %s (since %s, last at %s)\n", warning.Text, warning.Since.Local().Format(time.DateTime), warning.Last.Local().Format(time.TimeOnly))
+		}
+		return nil
+	})
+}
+
+// askBootServer reads one of its JSON routes.
+func askBootServer(ctx context.Context, server, route string, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(server, "/")+bootspec.RouteNodes, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(server, "/")+route, nil)
 	if err != nil {
 		return fmt.Errorf("cannot ask the boot server: %w", err)
 	}
@@ -84,11 +103,10 @@ func printStatus(ctx context.Context, a *app, server string) error {
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("cannot ask the boot server: %s answers %s", server, answer.Status)
 	}
-	var nodes []netboot.NodeStatus
-	if err := json.NewDecoder(io.LimitReader(answer.Body, maxStatus)).Decode(&nodes); err != nil {
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxStatus)).Decode(out); err != nil {
 		return fmt.Errorf("cannot read the boot server's answer: %w", err)
 	}
-	return a.print(nodes, func(w io.Writer) error { return writeStatus(w, nodes, a.now()) })
+	return nil
 }
 
 // writeStatus prints a line for each machine.

@@ -21,7 +21,7 @@ const systemTrust = "/etc/slipway/trust"
 
 const trustHelp = `
 
-Whose releases are trusted: the public keys of --trust, else of SLIPWAY_TRUST (files, separated by colons), else *.pub in
+Whose releases are trusted: the public keys (minisign's, or cosign's in PEM) of --trust, else of SLIPWAY_TRUST (files, separated by colons), else *.pub in
 slipway/trust of the user's configuration folder (~/.config) and in /etc/slipway/trust. Where there is a key, an image
 must be signed with one (slipway sign); --unsigned takes it without, for what was baked here.`
 

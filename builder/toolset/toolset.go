@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path"
@@ -40,16 +41,23 @@ func host() (platform, error) {
 }
 
 // Install puts the programs and libraries of layers into a folder below dir, unless they are there. The folder appears when
-// it is whole.
-func Install(dir string, layers []*layer.Layer) (*Set, error) {
+// it is whole. One that is there is compared with the layers, and made again when it is damaged: then warn is told.
+func Install(dir string, layers []*layer.Layer, warn func(string)) (*Set, error) {
 	p, err := host()
 	if err != nil {
 		return nil, err
 	}
 	entries := wanted(layers, p)
 	s := &Set{filepath.Join(dir, name(entries))}
-	if _, err := os.Stat(s.dir); err == nil {
-		return s, nil
+	if _, err := os.Lstat(s.dir); err == nil {
+		why := check(s.dir, entries)
+		if why == nil {
+			return s, nil
+		}
+		warn(fmt.Sprintf("programs in the cache are damaged (%v): they are installed again", why))
+		if err := discard(s.dir); err != nil {
+			return nil, fmt.Errorf("cannot replace damaged programs: %w", err)
+		}
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot make folder of programs: %w", err)
@@ -89,6 +97,46 @@ func wanted(layers []*layer.Layer, p platform) []rootfs.Entry {
 	}
 	slices.SortStableFunc(entries, func(a, b rootfs.Entry) int { return strings.Compare(a.Path, b.Path) })
 	return slices.CompactFunc(entries, func(a, b rootfs.Entry) bool { return a.Path == b.Path })
+}
+
+// check compares a folder with what was put there.
+func check(dir string, entries []rootfs.Entry) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, e := range entries {
+		if e.Type == rootfs.Symlink {
+			if link, err := root.Readlink(e.Path); err != nil || link != path.Base(e.Link) {
+				return fmt.Errorf("%s is no link to %s", e.Path, path.Base(e.Link))
+			}
+			continue
+		}
+		info, err := root.Lstat(e.Path)
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() || info.Mode().Perm()&0o500 != 0o500 {
+			return fmt.Errorf("%s can't be run (%s)", e.Path, info.Mode())
+		}
+		have := e.Content
+		have.Open = func() (io.ReadCloser, error) { return root.Open(e.Path) }
+		if err := have.CopyTo(io.Discard); err != nil {
+			return fmt.Errorf("%s: %w", e.Path, err)
+		}
+	}
+	return nil
+}
+
+// discard takes a folder away at once, although another bake may run programs of it.
+func discard(dir string) error {
+	aside, err := os.MkdirTemp(filepath.Dir(dir), ".set.")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(aside)
+	return os.Rename(dir, filepath.Join(aside, "damaged"))
 }
 
 // name is a digest of what a set holds.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"debug/elf"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,7 +58,7 @@ func TestProgramsRunWithTheirOwnLibraries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := Install(dir, catLayers(t))
+	set, err := Install(dir, catLayers(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,24 +91,80 @@ func TestProgramsRunWithTheirOwnLibraries(t *testing.T) {
 
 func TestASetIsMadeOnceAndAppearsWhole(t *testing.T) {
 	dir, layers := t.TempDir(), catLayers(t)
-	first, err := Install(dir, layers)
+	first, err := Install(dir, layers, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := Install(dir, layers); err != nil || again.dir != first.dir {
+	if again, err := Install(dir, layers, nil); err != nil || again.dir != first.dir {
 		t.Errorf("the same packages made %v, %v", again, err)
 	}
 	layers[1].Entries[0].Content = rootfs.Inline([]byte("another cat"))
-	other, err := Install(dir, layers)
+	other, err := Install(dir, layers, nil)
 	if err != nil || other.dir == first.dir {
 		t.Errorf("another package made %v, %v", other, err)
 	}
 	layers[1].Entries[0].Content.SHA256 = sha256.Sum256([]byte("what the lock says"))
-	if _, err := Install(dir, layers); err == nil {
+	if _, err := Install(dir, layers, nil); err == nil {
 		t.Error("damaged content was installed")
 	}
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 2 {
 		t.Errorf("the folder holds %v (%v)", left, err)
+	}
+}
+
+// TestDamagedProgramsAreInstalledAgain: a program of the cache decides about the bytes of every image.
+func TestDamagedProgramsAreInstalledAgain(t *testing.T) {
+	for name, damage := range map[string]func(cat string) error{
+		"flipped": func(cat string) error {
+			data, err := os.ReadFile(cat)
+			if err != nil {
+				return err
+			}
+			data[len(data)/2] ^= 1
+			return os.WriteFile(cat, data, 0o755)
+		},
+		"cut":              func(cat string) error { return os.Truncate(cat, 100) },
+		"missing":          os.Remove,
+		"not executable":   func(cat string) error { return os.Chmod(cat, 0o600) },
+		"a folder instead": func(cat string) error { return errors.Join(os.Remove(cat), os.Mkdir(cat, 0o755)) },
+		"a link instead":   func(cat string) error { return errors.Join(os.Remove(cat), os.Symlink("/bin/sh", cat)) },
+		"no folder": func(cat string) error {
+			dir := filepath.Dir(filepath.Dir(filepath.Dir(cat)))
+			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o644))
+		},
+	} {
+		dir, layers := t.TempDir(), catLayers(t)
+		var warnings []string
+		install := func() *Set {
+			t.Helper()
+			set, err := Install(dir, layers, func(text string) { warnings = append(warnings, text) })
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return set
+		}
+		install()
+		set := install()
+		if len(warnings) > 0 {
+			t.Fatalf("nothing was damaged: %q", warnings)
+		}
+		if err := damage(filepath.Join(set.dir, "usr/bin/cat")); err != nil {
+			t.Fatal(err)
+		}
+		set = install()
+		if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "programs in the cache are damaged (") {
+			t.Errorf("%s: warnings %q", name, warnings)
+		}
+		cat, err := set.Command("cat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := cat(context.Background(), "/etc/hostname").CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("%s: the folder holds %v (%v)", name, left, err)
+		}
 	}
 }

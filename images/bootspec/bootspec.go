@@ -56,18 +56,19 @@ const (
 const (
 	// RouteArtifacts + file name serves finished artifacts (GET, HEAD, Range, ETag).
 	RouteArtifacts = "/artifacts/"
-	// RouteConfig serves the asking node's Ignition configuration (GET). The node is found by its MAC address in the
-	// query (mac=52:54:00:00:00:11) and must ask from the address the server leased to that MAC.
+	// RouteConfig is where agents of earlier versions ask for their configuration, without TLS. They are refused, with the reason.
 	RouteConfig = "/v1/config"
 	// RouteReport takes a node's Report (POST, JSON).
 	RouteReport = "/v1/report"
 	// RouteNodes serves the node states (GET, JSON) for `slipway status`.
 	RouteNodes = "/v1/nodes"
+	// RouteWarnings serves what an operator should know now (GET, JSON) for `slipway status`.
+	RouteWarnings = "/v1/warnings"
 	// RouteHealth answers 200 when the server is ready (GET).
 	RouteHealth = "/healthz"
 )
 
-// HeaderInstall with the value InstallAgain, in the answer of RouteConfig, has a node install itself over its own earlier
+// HeaderInstall with the value InstallAgain, in the answer of RouteClaim, has a node install itself over its own earlier
 // installation.
 const (
 	HeaderInstall = "Slipway-Install"
@@ -102,5 +103,6 @@ const (
 	ExtBIOS      = ".kpxe"       // iPXE for legacy BIOS
 	ExtSBOM      = ".spdx.json"  // bill of materials
 	ExtProof     = ".proof.json" // proof that nothing is missing
+	ExtPlan      = ".plan.json"  // the plan it was baked from
 	ExtManifest  = ".json"
 )

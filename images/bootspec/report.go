@@ -47,7 +47,9 @@ func (m Millis) Duration() time.Duration { return time.Duration(m) * time.Millis
 type BootState struct {
 	MAC    string `json:"mac"`    // interface that reached the server, or would; empty: not known yet
 	Server string `json:"server"` // base URL of the boot server; empty: the node document's
-	Image  string `json:"image"`  // artifact base name
+	// Secure is how that is reached over TLS; nil: not known, or there was no need.
+	Secure *Secure `json:"secure,omitempty"`
+	Image  string  `json:"image"` // artifact base name
 	// ESP is the block device with the boot entries of the medium that this machine booted from; empty: it booted from the
 	// network, or nothing can be written there.
 	ESP string `json:"esp,omitempty"`

@@ -32,6 +32,7 @@ const (
 	KindInventory = "files"         // list of all files of root image and initrd (builder/inventory)
 	KindProof     = "proof"         // proof that nothing is missing (builder/complete)
 	KindConfig    = "kernel-config" // the kernel's configuration, as its package has it
+	KindPlan      = "plan"          // the plan it was baked from (builder/plan); its SHA-256 is the manifest's Plan
 )
 
 // Forms of a disk image follow its kind: disk.zst.

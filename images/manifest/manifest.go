@@ -25,6 +25,8 @@ type Manifest struct {
 	Packages   []Package   `json:"packages"`
 	Components []Component `json:"components"`
 	Images     []Image     `json:"containerImages"`
+	// RootSlot is the size in bytes of each root partition of the disk images, where it was asked for; 0 means the default.
+	RootSlot int64 `json:"rootSlot,omitempty"`
 }
 
 // Root is the root image.

@@ -95,7 +95,19 @@ type Provisioning struct {
 	Pool            Range        `yaml:"pool"`   // for machines without a reserved address; may be empty
 	HTTPPort        int          `yaml:"httpPort"`
 	UnknownMachines string       `yaml:"unknownMachines"` // default list
+	Claims          Claims       `yaml:"claims"`
 }
+
+// Claims is when a node's configuration is given out again.
+type Claims struct {
+	Policy string `yaml:"policy"` // default same-machine
+}
+
+// Policies of claims.
+const (
+	ClaimsSameMachine = "same-machine" // to the machine that shows the same MAC address, UUID and serial number as at first
+	ClaimsOnce        = "once"         // to nobody, until an operator arms the node again
+)
 
 // Network is one layer-2 network of the rack.
 type Network struct {

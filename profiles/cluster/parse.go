@@ -90,6 +90,9 @@ func (c *Cluster) setDefaults(source *document.Source) {
 	if !source.Has("provisioning.httpPort") {
 		c.Provisioning.HTTPPort = bootspec.DefaultHTTPPort
 	}
+	if !source.Has("provisioning.claims.policy") {
+		c.Provisioning.Claims.Policy = ClaimsSameMachine
+	}
 	if !source.Has("provisioning.unknownMachines") {
 		c.Provisioning.UnknownMachines = UnknownList
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/document"
 	"github.com/slipway-os/slipway/images/version"
 )
@@ -199,7 +200,11 @@ func (k *check) provisioning(c *Cluster) {
 	if p.HTTPPort < 1 || p.HTTPPort > 65535 {
 		k.fault("provisioning.httpPort", "use 1 to 65535", "%d is not a port", p.HTTPPort)
 	}
+	if p.HTTPPort == bootspec.SecurePort || p.HTTPPort == bootspec.DepotPort {
+		k.fault("provisioning.httpPort", "use another one", "%d is another port of the boot server", p.HTTPPort)
+	}
 	k.oneOf("provisioning.unknownMachines", "treatment", p.UnknownMachines, []string{UnknownIgnore, UnknownList, UnknownOffer})
+	k.oneOf("provisioning.claims.policy", "policy", p.Claims.Policy, []string{ClaimsSameMachine, ClaimsOnce})
 	if p.UnknownMachines == UnknownOffer && !p.Pool.IsValid() {
 		k.fault("provisioning.pool", "write it like 10.1.0.100-10.1.0.199", "is missing, but unknown machines are to get an address")
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/builder/rootfs"
 	"github.com/slipway-os/slipway/builder/uki"
 	"github.com/slipway-os/slipway/images/bootspec"
@@ -48,6 +49,12 @@ func withProgram(m *testing.M) int {
 	return m.Run()
 }
 
+// Variables that name the programs which `make test` and `make test-cosign` build from test/cosign.
+const (
+	verifyVariable = "SLIPWAY_SIGSTORE_VERIFY"
+	cosignVariable = "SLIPWAY_COSIGN"
+)
+
 func TestScripts(t *testing.T) {
 	images, err := filepath.Abs("../../images")
 	if err != nil {
@@ -57,10 +64,13 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("IMAGES", images)
+			e.Setenv(verifyVariable, os.Getenv(verifyVariable))
+			e.Setenv(cosignVariable, os.Getenv(cosignVariable))
+			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, ".state"))
 			e.Setenv("SLIPWAY_CACHE", filepath.Join(e.WorkDir, ".cache"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "seal": seal, "kernelimage": kernelImage, "loop": loop, "webserver": webServer, "registry": registry, "archive": signedArchive},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "mode": mode, "diskimage": diskImage, "seal": seal, "proven": proven, "kernelimage": kernelImage, "loop": loop, "webserver": webServer, "registry": registry, "archive": signedArchive},
 		Condition: func(name string) (bool, error) {
 			switch name {
 			case "root":
@@ -68,6 +78,12 @@ func TestScripts(t *testing.T) {
 			case "docker-registry":
 				_, err := exec.LookPath(name)
 				return err == nil, nil
+			case "sigstore-go":
+				return os.Getenv(verifyVariable) != "", nil
+			case "cosign":
+				return os.Getenv(cosignVariable) != "", nil
+			case "sigstore":
+				return os.Getenv(verifyVariable)+os.Getenv(cosignVariable) != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -175,6 +191,21 @@ func kernelImage(ts *testscript.TestScript, neg bool, args []string) {
 	image, err := uki.Build(stub, uki.Image{OSRelease: []byte("ID=x"), Cmdline: "quiet", Uname: "6.12.1", Kernel: []byte("kernel"), Initrd: initrd.Bytes()})
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), image, 0o600))
+}
+
+// proven puts an image's provenance beside its manifest: proven slipway-worker-0.1.0-amd64.json BUILDER COMMIT.
+func proven(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: proven manifest builder commit")
+	}
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	m, err := manifest.Decode(data)
+	ts.Check(err)
+	text, err := provenance.Build{Origin: provenance.Origin{Builder: args[1], Source: &provenance.Source{Commit: args[2]}}, Manifest: m}.Encode()
+	ts.Check(err)
+	ts.Check(os.WriteFile(strings.TrimSuffix(path, bootspec.ExtManifest)+provenance.Ext, text, 0o600))
 }
 
 // webServer serves a folder and puts its URL into a variable: webserver URL folder.

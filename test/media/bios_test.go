@@ -20,10 +20,11 @@ type bench struct {
 	t     *testing.T
 	space string
 	log   string // of the boot server
+	dir   string // with slipway, lab.yaml, identity and states
 }
 
-// newBench starts a boot server with the folder of artifacts.
-func newBench(t *testing.T) *bench {
+// newBench starts a boot server with the folder of artifacts; the words are more of its arguments.
+func newBench(t *testing.T, words ...string) *bench {
 	t.Helper()
 	artifacts := filepath.Dir(artifact(t, bootspec.ExtBIOS))
 	if os.Getuid() != 0 {
@@ -34,7 +35,7 @@ func newBench(t *testing.T) *bench {
 	run(t, "go", "build", "-o", program, "../../builder/slipway")
 	must(t, os.WriteFile(document, cluster.Lab(), 0o600))
 	run(t, program, "identity", "--cluster", document, "--identity", filepath.Join(dir, "identity"))
-	b := &bench{t: t, space: fmt.Sprintf("slipway-media-%d", os.Getpid()), log: filepath.Join(dir, "serve.log")}
+	b := &bench{t: t, space: fmt.Sprintf("slipway-media-%d", os.Getpid()), log: filepath.Join(dir, "serve.log"), dir: dir}
 	run(t, "ip", "netns", "add", b.space)
 	t.Cleanup(func() { run(t, "ip", "netns", "del", b.space) })
 	for _, words := range []string{
@@ -46,8 +47,8 @@ func newBench(t *testing.T) *bench {
 	log, err := os.Create(b.log)
 	must(t, err)
 	t.Cleanup(func() { log.Close() })
-	server := exec.Command("ip", "netns", "exec", b.space, program, "serve", "--cluster", document, "--artifacts", artifacts,
-		"--identity", filepath.Join(dir, "identity"), "--interface", "br0", "--state", filepath.Join(dir, "states"))
+	server := exec.Command("ip", append([]string{"netns", "exec", b.space, program, "serve", "--cluster", document, "--artifacts", artifacts,
+		"--identity", filepath.Join(dir, "identity"), "--interface", "br0", "--state", filepath.Join(dir, "states")}, words...)...)
 	server.Stdout, server.Stderr = log, log
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	must(t, server.Start())

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/bootspec/securetest"
 	"github.com/slipway-os/slipway/images/disk"
 )
 
@@ -39,7 +40,7 @@ func newBootServer(t *testing.T) *bootServer {
 	mux := http.NewServeMux()
 	mux.Handle(bootspec.RouteArtifacts, http.StripPrefix(bootspec.RouteArtifacts, http.FileServer(http.Dir(os.Getenv("SLIPWAY_ARTIFACTS")))))
 	mux.HandleFunc(bootspec.RouteHealth, func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc(bootspec.RouteConfig, func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc(bootspec.RouteClaim, func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		_, _ = w.Write(s.config)
@@ -53,6 +54,7 @@ func newBootServer(t *testing.T) *bootServer {
 		defer s.mu.Unlock()
 		s.reports = append(s.reports, report)
 	})
+	securetest.Serve(t, mux, "10.1.0.1")
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
