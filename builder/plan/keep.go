@@ -200,27 +200,31 @@ func (k *keeper) explain(err error) error {
 	var clash *clashError
 	switch {
 	case errors.As(err, &unmet):
-		if _, kept := k.offered[unmet.asker.Name]; kept {
-			for _, rel := range unmet.clause {
-				if c := k.packages[rel.Name]; c != nil {
-					return k.keptBack(c, unmet.asker, err)
-				}
-			}
-		}
+		because := fmt.Sprintf("%s %s needs %s", unmet.asker.Name, unmet.asker.Version, unmet.clause)
 		for _, rel := range unmet.clause {
-			if c := k.packages[rel.Name]; c != nil {
-				return k.keptBack(unmet.asker, c, err)
+			c := k.packages[rel.Name]
+			if c == nil {
+				continue
 			}
+			if _, kept := k.offered[unmet.asker.Name]; kept {
+				return k.keptBack(c, unmet.asker, because)
+			}
+			return k.keptBack(unmet.asker, c, because)
 		}
 	case errors.As(err, &clash):
+		because := fmt.Sprintf("%s %s %s %s", clash.one.Name, clash.one.Version, clash.field, clash.clause)
 		if _, kept := k.offered[clash.one.Name]; kept {
-			return k.keptBack(clash.other, clash.one, err)
+			return k.keptBack(clash.other, clash.one, because)
 		}
-		return k.keptBack(clash.one, clash.other, err)
+		return k.keptBack(clash.one, clash.other, because)
 	}
 	return err
 }
 
-func (k *keeper) keptBack(moving, keeping *candidate, err error) error {
-	return fmt.Errorf("%s cannot move to %s: %s %s keeps it back, and the archives have no version of it that fits: %w", moving.Name, moving.Version, keeping.Name, keeping.Version, err)
+func (k *keeper) keptBack(moving, keeping *candidate, because string) error {
+	there := "have no other version of it"
+	if today := k.newer(keeping.Name); today != nil {
+		there = "have " + keeping.Name + " " + today.Version + ", which doesn't fit either"
+	}
+	return fmt.Errorf("%s cannot move to %s: %s %s keeps it back: %s, and the archives %s", moving.Name, moving.Version, keeping.Name, keeping.Version, because, there)
 }
