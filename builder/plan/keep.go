@@ -52,9 +52,9 @@ func matchesAny(patterns []string, name string) bool {
 // newKeeper puts the locked packages that no pattern matches in the place of what the archives have today.
 func newKeeper(u *universe, all []archive.Package, in LockInput) (*keeper, error) {
 	k := &keeper{universe: u, old: in.Old, offered: map[string]*candidate{}, why: map[string]string{}}
-	listed := map[string]archive.Package{} // by digest
+	listed := map[string]archive.Package{} // by digest, and by digest and path: two suites may have the same file
 	for _, p := range all {
-		listed[p.File.SHA256] = p
+		listed[p.File.SHA256], listed[p.File.SHA256+p.File.Path] = p, p
 	}
 	u.prefer = map[string]bool{}
 	for _, p := range in.Old.Packages {
@@ -62,7 +62,10 @@ func newKeeper(u *universe, all []archive.Package, in LockInput) (*keeper, error
 		if matchesAny(in.Only, p.Name) || p.Name == in.Old.Kernel && k.kernelMoves(in) {
 			continue
 		}
-		locked, ok := listed[p.SHA256]
+		locked, ok := listed[p.SHA256+p.Path]
+		if !ok {
+			locked, ok = listed[p.SHA256]
+		}
 		if !ok || locked.Name != p.Name || locked.Version != p.Version {
 			k.gone = true
 			var err error

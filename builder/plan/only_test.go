@@ -145,6 +145,26 @@ func TestLockOnlyKeepsDates(t *testing.T) {
 	}
 }
 
+// Two suites may have the same file; a kept package stays where it was locked.
+func TestLockOnlyKeepsTheSuite(t *testing.T) {
+	s := newSite(t)
+	s.publish(rest + "base 1\nextra 1")
+	def, o := s.open(worker, heavy)
+	old := s.locked(def, o)
+	s.publishAt("other", published, rest+"base 1\nextra 1")
+	s.write("images/definition.yaml", strings.Replace(smallDefinition, "packages:", "  - {name: other, suite: trixie, components: [main], keys: [test.asc]}\npackages:", 1))
+	def, o = s.open(worker, heavy)
+	got, lock, err := changed(def, o, old, "extra")
+	if err != nil || got != "" || len(lock.Architectures["amd64"].Archives) != 1 {
+		t.Fatalf("%q, %v", got, err)
+	}
+	for _, p := range lock.Architectures["amd64"].Packages {
+		if !strings.HasPrefix(p.Path, "debian/") {
+			t.Errorf("%s is now in %s", p.Name, p.Path)
+		}
+	}
+}
+
 // A package that the definition asks for since the lock was made comes in whatever the patterns are; the rest stays.
 func TestLockOnlyWithANewDefinition(t *testing.T) {
 	s := newSite(t)
