@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -111,8 +112,8 @@ func (c *Client) get(ctx context.Context, url string, offset int64, use func(bod
 		return err
 	}
 	size := int64(-1)
-	if resp.ContentLength >= 0 {
-		size = from + resp.ContentLength
+	if n, err := strconv.ParseInt(resp.Header.Get("Content-Length"), 10, 64); err == nil && n >= 0 { // that of a response for a file URL says nothing
+		size = from + n
 	}
 	return stalled(ctx, use(&watchedReader{resp.Body, watchdog}, from, size))
 }

@@ -51,9 +51,9 @@ func matchesAny(patterns []string, name string) bool {
 // newKeeper puts the locked packages that no pattern matches in the place of what the archives have today.
 func newKeeper(u *universe, all []archive.Package, in LockInput) (*keeper, error) {
 	k := &keeper{universe: u, old: in.Old, offered: map[string]*candidate{}, why: map[string]string{}}
-	listed := map[string]archive.Package{} // by digest
+	listed := map[string]archive.Package{} // by digest, and by digest and path: two suites may have the same file
 	for _, p := range all {
-		listed[p.File.SHA256] = p
+		listed[p.File.SHA256], listed[p.File.SHA256+p.File.Path] = p, p
 	}
 	u.prefer = map[string]bool{}
 	for _, p := range in.Old.Packages {
@@ -61,7 +61,10 @@ func newKeeper(u *universe, all []archive.Package, in LockInput) (*keeper, error
 		if matchesAny(in.Only, p.Name) || p.Name == in.Old.Kernel && k.kernelMoves(in) {
 			continue
 		}
-		locked, ok := listed[p.SHA256]
+		locked, ok := listed[p.SHA256+p.Path]
+		if !ok {
+			locked, ok = listed[p.SHA256]
+		}
 		if !ok || locked.Name != p.Name || locked.Version != p.Version {
 			k.gone = true
 			var err error
@@ -199,27 +202,31 @@ func (k *keeper) explain(err error) error {
 	var clash *clashError
 	switch {
 	case errors.As(err, &unmet):
-		if _, kept := k.offered[unmet.asker.Name]; kept {
-			for _, rel := range unmet.clause {
-				if c := k.packages[rel.Name]; c != nil {
-					return k.keptBack(c, unmet.asker, err)
-				}
-			}
-		}
+		because := fmt.Sprintf("%s %s needs %s", unmet.asker.Name, unmet.asker.Version, unmet.clause)
 		for _, rel := range unmet.clause {
-			if c := k.packages[rel.Name]; c != nil {
-				return k.keptBack(unmet.asker, c, err)
+			c := k.packages[rel.Name]
+			if c == nil {
+				continue
 			}
+			if _, kept := k.offered[unmet.asker.Name]; kept {
+				return k.keptBack(c, unmet.asker, because)
+			}
+			return k.keptBack(unmet.asker, c, because)
 		}
 	case errors.As(err, &clash):
+		because := fmt.Sprintf("%s %s %s %s", clash.one.Name, clash.one.Version, clash.field, clash.clause)
 		if _, kept := k.offered[clash.one.Name]; kept {
-			return k.keptBack(clash.other, clash.one, err)
+			return k.keptBack(clash.other, clash.one, because)
 		}
-		return k.keptBack(clash.one, clash.other, err)
+		return k.keptBack(clash.one, clash.other, because)
 	}
 	return err
 }
 
-func (k *keeper) keptBack(moving, keeping *candidate, err error) error {
-	return fmt.Errorf("%s cannot move to %s: %s %s keeps it back, and the archives have no version of it that fits: %w", moving.Name, moving.Version, keeping.Name, keeping.Version, err)
+func (k *keeper) keptBack(moving, keeping *candidate, because string) error {
+	there := "have no other version of it"
+	if today := k.newer(keeping.Name); today != nil {
+		there = "have " + keeping.Name + " " + today.Version + ", which doesn't fit either"
+	}
+	return fmt.Errorf("%s cannot move to %s: %s %s keeps it back: %s, and the archives %s", moving.Name, moving.Version, keeping.Name, keeping.Version, because, there)
 }

@@ -105,11 +105,11 @@ func TestLockOnlyFails(t *testing.T) {
 		"a pattern of nothing": {"base 1\nextra 1", "base 2\nextra 2", "nano*", `no package of the lock or the definition is called "nano*"`},
 		"a bad pattern":        {"base 1\nextra 1", "base 2\nextra 2", "[", `pattern "[": syntax error`},
 		"a dependency is not new enough": {"base 1 depends lib\nlib 1\nextra 1", "base 2 depends lib (>= 3)\nlib 2\nextra 2", "base",
-			"base cannot move to 2: lib 1 keeps it back, and the archives have no version of it that fits: package base 2 needs lib (>= 3)"},
+			"base cannot move to 2: lib 1 keeps it back: base 2 needs lib (>= 3), and the archives have lib 2, which doesn't fit either"},
 		"who depends has no newer": {"base 1 depends lib (= 1)\nlib 1\nextra 1", "base 1 depends lib (= 1)\nlib 2\nextra 2", "lib",
-			"lib cannot move to 2: base 1 keeps it back, and the archives have no version of it that fits: package base 1 needs lib (= 1)"},
+			"lib cannot move to 2: base 1 keeps it back: base 1 needs lib (= 1), and the archives have no other version of it"},
 		"breaks what has no newer": {"base 1\nextra 1", "base 2 breaks extra (<< 2)\nextra 1", "base",
-			"base cannot move to 2: extra 1 keeps it back, and the archives have no version of it that fits: package base 2 cannot be with extra 1 (Breaks: extra (<< 2))"},
+			"base cannot move to 2: extra 1 keeps it back: base 2 Breaks extra (<< 2), and the archives have no other version of it"},
 		"broken by what has no newer": {"base 1 breaks extra (>= 2)\nextra 1", "base 1 breaks extra (>= 2)\nextra 2", "extra",
 			"extra cannot move to 2: base 1 keeps it back"},
 	} {
@@ -142,6 +142,26 @@ func TestLockOnlyKeepsDates(t *testing.T) {
 	_, moved, err := changed(def, o, old, "extra")
 	if err != nil || moved.Architectures["amd64"].epoch() != date.Unix() {
 		t.Errorf("%v", err)
+	}
+}
+
+// Two suites may have the same file; a kept package stays where it was locked.
+func TestLockOnlyKeepsTheSuite(t *testing.T) {
+	s := newSite(t)
+	s.publish(rest + "base 1\nextra 1")
+	def, o := s.open(worker, heavy)
+	old := s.locked(def, o)
+	s.publishAt("other", published, rest+"base 1\nextra 1")
+	s.write("images/definition.yaml", strings.Replace(smallDefinition, "packages:", "  - {name: other, suite: trixie, components: [main], keys: [test.asc]}\npackages:", 1))
+	def, o = s.open(worker, heavy)
+	got, lock, err := changed(def, o, old, "extra")
+	if err != nil || got != "" || len(lock.Architectures["amd64"].Archives) != 1 {
+		t.Fatalf("%q, %v", got, err)
+	}
+	for _, p := range lock.Architectures["amd64"].Packages {
+		if !strings.HasPrefix(p.Path, "debian/") {
+			t.Errorf("%s is now in %s", p.Name, p.Path)
+		}
 	}
 }
 
@@ -265,7 +285,7 @@ func TestLockEditedByHand(t *testing.T) {
           "name": "extra"`):strings.Index(good, `        {
           "name": "libbase"`)]
 	for name, c := range map[string]struct{ was, is, want string }{
-		"unknown field":          {`"kernel": "linux-image-6.2-amd64"`, `"kernal": "linux-image-6.2-amd64"`, ":33:7: architectures.amd64.kernal: unknown field"},
+		"unknown field":          {`"kernel": "linux-image-6.2-amd64"`, `"kernal": "linux-image-6.2-amd64"`, ":42:7: architectures.amd64.kernal: unknown field"},
 		"field in other letters": {`"size": 8`, `"Size": 8`, "architectures.amd64.packages[0].Size: unknown field"},
 		"field twice":            {`"size": 8`, `"size": 8, "size": 9`, "architectures.amd64.packages[0].size: it is there twice"},
 		"package twice":          {entry, entry + entry, `architectures.amd64.packages[2]: package "extra" is there twice`},
@@ -277,7 +297,7 @@ func TestLockEditedByHand(t *testing.T) {
           "version": "0.9"`, "architectures.amd64.roles.worker: package base 1.0 needs libbase (>= 1), which is not there"},
 		"version":     {`"version": "1.1"`, `"version": "1.1 beta"`, `architectures.amd64.packages[2]: package "libbase": bad version`},
 		"digest":      {`"sha256": "f3ec`, `"sha256": "F3EC`, `architectures.amd64.packages[0]: package "base": bad sha256`},
-		"size":        {`"size": 8`, `"size": "8"`, ": architectures.amd64.packages.size: it is a string, not int64"},
+		"size":        {`"size": 8`, `"size": "8"`, ":65:22: architectures.packages.size: it is a string, not int64"},
 		"no number":   {`"size": 8`, `"size": 08`, "not valid JSON"},
 		"other arch":  {`"arch": "amd64"`, `"arch": "arm64"`, `package "base": it is for architecture "arm64"`},
 		"merge marks": {`"size": 8`, "<<<<<<< HEAD\n\"size\": 8", "not valid JSON"},
