@@ -42,7 +42,7 @@ func fetchPackages(ctx context.Context, source *archive.Source, packages []Packa
 	}
 	p := byPath[failed.File.Path]
 	if errors.Is(err, archive.ErrGone) {
-		return fmt.Errorf("%w: it no longer has the locked package %s %s (%s): run `%s` to lock what it has now", ErrMoved, p.Name, p.Version, failed.URL, LockCommand)
+		return fmt.Errorf("%w: it no longer has the locked package %s %s (%s): run `%s`%s to lock what it has now", ErrMoved, p.Name, p.Version, failed.URL, LockCommand, withArch(p.Arch))
 	}
 	if errors.Is(err, archive.ErrDigest) {
 		return fmt.Errorf("cannot get package %s %s: %w: the mirror has another file than was locked, or the lock was edited by hand (`%s --only %s` locks what the archive has)", p.Name, p.Version, err, LockCommand, p.Name)
