@@ -25,6 +25,9 @@ func (b *baker) writeProvenance(m *manifest.Manifest) error {
 	for _, p := range b.tools() {
 		build.Tools = append(build.Tools, provenance.Package{Name: p.Name, Version: p.Version, Arch: p.Arch, SHA256: p.SHA256})
 	}
+	for _, i := range b.Plan.Foreign() {
+		build.Foreign = append(build.Foreign, i.Digest)
+	}
 	text, err := build.Encode()
 	if err != nil {
 		return err

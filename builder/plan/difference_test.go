@@ -53,11 +53,55 @@ func TestDecodePlan(t *testing.T) {
 	for name, bad := range map[string]string{
 		"nothing": "", "two": string(text) + string(text), "unknown field": strings.Replace(string(text), `"role"`, `"rolle"`, 1),
 		"another kind": strings.Replace(string(text), `"Plan"`, `"Lock"`, 1), "no digest": strings.Replace(string(text), strings.Repeat("ab", 32), "ab", 1),
-		"a path that leads out": strings.Replace(string(text), "debian/pool", "../../pool", 1),
+		"a digest that leads out": strings.Replace(string(text), `"containerImages": null`, `"containerImages": [{"name": "x", "reference": "x:1", "digest": "sha256:../../x"}]`, 1),
+		"another architecture":    strings.Replace(string(text), `"arch": "amd64"`, `"arch": "arm64"`, 1),
+		"a path that leads out":   strings.Replace(string(text), "debian/pool", "../../pool", 1),
 	} {
 		if _, err := Decode([]byte(bad)); err == nil {
 			t.Errorf("%s was taken", name)
 		}
+	}
+}
+
+// TestRestore: what a plan's JSON doesn't have comes from the definition, and from no other than the plan was made from.
+func TestRestore(t *testing.T) {
+	def, err := LoadDefinition(folder(map[string]string{"d.yaml": head + `include: [base.yaml]
+files: [{path: /etc/x, content: a}, {path: /etc/y, link: x}]
+containerImages:
+  - {name: tool, reference: "r.example/tool:1", source: "r.example/tool@sha256:` + strings.Repeat("ab", 32) + `"}
+`}), "d.yaml", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := samplePlan()
+	made.Files = def.files
+	if made.ContainerImages, err = def.images([]string{"pause", "tool"}, &ArchLock{Images: map[string]LockedImage{"tool": {"sha256:" + strings.Repeat("cd", 32), 9}}}); err != nil {
+		t.Fatal(err)
+	}
+	read := func() *Plan {
+		p, err := Decode(made.JSON())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := read()
+	if err := def.Restore(p); err != nil || string(p.Files[0].Content) != "a" || len(p.Foreign()) != 1 || p.Foreign()[0].Source != def.ContainerImages[1].Source {
+		t.Errorf("%v: %+v %+v", err, p.Files, p.ContainerImages)
+	}
+	if !bytes.Equal(p.JSON(), made.JSON()) {
+		t.Error("it is another plan now")
+	}
+	other, err := LoadDefinition(folder(map[string]string{"d.yaml": head + "include: [base.yaml]\nfiles: [{path: /etc/x, content: b}]\n"}), "d.yaml", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Restore(read()); err == nil || !strings.Contains(err.Error(), "has no file /etc/x with SHA-256 ") {
+		t.Errorf("%v", err)
+	}
+	made.Files = nil
+	if err := other.Restore(read()); err == nil || err.Error() != "the definition has no container image tool that comes as it is" {
+		t.Errorf("%v", err)
 	}
 }
 

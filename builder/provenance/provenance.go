@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	slsa "github.com/in-toto/attestation/go/predicates/provenance/v1"
@@ -87,6 +88,7 @@ type Build struct {
 	Distribution string   // whose packages these are: debian
 	Tools        []Package
 	Modules      []Module
+	Foreign      []string // digests of the manifest's container images that came as they are
 }
 
 // FileName is the name of an image's statement.
@@ -219,7 +221,7 @@ func (b Build) dependencies() ([]*intoto.ResourceDescriptor, error) {
 		}
 		list = append(list, d)
 	}
-	return list, nil
+	return append(list, b.images(true)...), nil
 }
 
 func (b Build) debian(p Package) *intoto.ResourceDescriptor {
@@ -244,11 +246,18 @@ func module(m Module) (*intoto.ResourceDescriptor, error) {
 	return d, nil
 }
 
-// byproducts are the container images, which a bake makes of components and puts into the root image.
-func (b Build) byproducts() []*intoto.ResourceDescriptor {
+// byproducts are the container images that a bake makes of components and puts into the root image.
+func (b Build) byproducts() []*intoto.ResourceDescriptor { return b.images(false) }
+
+// images are the container images that came as they are, or the others.
+func (b Build) images(foreign bool) []*intoto.ResourceDescriptor {
 	var list []*intoto.ResourceDescriptor
 	for _, i := range b.Manifest.Images {
-		name, tag, _ := strings.Cut(i.Reference, ":")
+		if slices.Contains(b.Foreign, i.Digest) != foreign {
+			continue
+		}
+		colon := strings.LastIndex(i.Reference, ":") // before it there may be a port
+		name, tag := i.Reference[:max(colon, 0)], i.Reference[colon+1:]
 		q := packageurl.QualifiersFromMap(map[string]string{"repository_url": name, "tag": tag})
 		list = append(list, &intoto.ResourceDescriptor{
 			Name: i.Reference, Uri: packageurl.NewPackageURL(packageurl.TypeOCI, "", path.Base(name), i.Digest, q, "").ToString(),

@@ -38,6 +38,26 @@ func encode(t *testing.T, b Build) []byte {
 	return text
 }
 
+// TestForeignImages: container images that come as they are went in, and are not what a bake makes.
+func TestForeignImages(t *testing.T) {
+	b := sample()
+	digest := "sha256:" + strings.Repeat("9", 64)
+	b.Manifest.Images = append(b.Manifest.Images, manifest.Image{Reference: "r.example:5000/team/tool:1.2", Digest: digest})
+	b.Foreign = []string{digest}
+	p, err := b.predicate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dependencies := p.BuildDefinition.ResolvedDependencies
+	last := dependencies[len(dependencies)-1]
+	if want := "pkg:oci/tool@sha256:" + strings.Repeat("9", 64) + "?repository_url=r.example:5000%2Fteam%2Ftool&tag=1.2"; last.Uri != want || last.Digest["sha256"] != strings.Repeat("9", 64) {
+		t.Errorf("got %s %v, want %s", last.Uri, last.Digest, want)
+	}
+	if made := p.RunDetails.Byproducts; len(made) != 1 || made[0].Name != "slipway.local/pause:0.1.0" {
+		t.Errorf("byproducts %v", made)
+	}
+}
+
 // TestEncode holds a statement against what SLSA's and in-toto's specifications name its fields, by its JSON alone.
 func TestEncode(t *testing.T) {
 	text := encode(t, sample())

@@ -41,11 +41,7 @@ func userCache(t *testing.T, roles ...string) string {
 		cache = filepath.Join(dir, "slipway")
 	}
 	images := filepath.Join(repository, "images")
-	text, err := os.ReadFile(filepath.Join(images, plan.DefinitionName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	definition, err := plan.LoadDefinition(plan.DefinitionName, text)
+	definition, err := plan.LoadDefinition(os.DirFS(images), plan.DefinitionName, images)
 	if err != nil {
 		t.Fatal(err)
 	}
