@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 // besideDnsmasq is a bench whose addresses come from dnsmasq, in a namespace of its own, which would have machines boot
@@ -92,7 +94,7 @@ func TestMachineWithUEFIBesideDnsmasq(t *testing.T) {
 // TestMachineClaimsBesideDnsmasq: the agent takes its address from dnsmasq and the boot server's from us, and claims from there.
 func TestMachineClaimsBesideDnsmasq(t *testing.T) {
 	b := besideDnsmasq(t)
-	m := b.power("", "4c4c4544-0042-3010-8051-b4c04f4e3132", "ABC1")
+	m := b.power(bootspec.ArgBootCA+"=", "4c4c4544-0042-3010-8051-b4c04f4e3132", "ABC1")
 	m.await("configuration claimed over TLS")
 	b.awaitLog(m, "proxy offer for slipway-agent", "configuration sent")
 }
