@@ -134,7 +134,9 @@ func (s *stages) load(path string, about known) error {
 
 // drop forgets a stage's file, so that it is made anew.
 func (s *stages) drop(path string, why error) error {
-	s.warn(fmt.Sprintf("stage %s in the cache is damaged (%v): it is made again", filepath.Base(path), why))
+	if !errors.Is(why, record.ErrOld) {
+		s.warn(fmt.Sprintf("stage %s in the cache is damaged (%v): it is made again", filepath.Base(path), why))
+	}
 	return errors.Join(os.RemoveAll(path+".json"), os.RemoveAll(path))
 }
 

@@ -135,7 +135,9 @@ func (s *Store) Check(digest string) error {
 
 // Drop forgets a layer, so that the next Open makes it anew: for when its content turned out to be damaged, as why says.
 func (s *Store) Drop(digest string, why error) error {
-	s.warn(fmt.Sprintf("unpacked package %.12s in the cache is damaged (%v): it is unpacked again", digest, why))
+	if !errors.Is(why, record.ErrOld) {
+		s.warn(fmt.Sprintf("unpacked package %.12s in the cache is damaged (%v): it is unpacked again", digest, why))
+	}
 	return errors.Join(os.RemoveAll(s.file(digest, ".json")), os.RemoveAll(s.file(digest, ".data")))
 }
 

@@ -19,6 +19,9 @@ const (
 // ErrDamaged is what errors about a record that is not as it was written wrap.
 var ErrDamaged = errors.New("the record is damaged")
 
+// ErrOld is an ErrDamaged of a record that is JSON without a sum: very likely an older program wrote it, and nobody needs to be warned.
+var ErrOld = fmt.Errorf("%w: it has no sum", ErrDamaged)
+
 // Encode is v, which must marshal to an object with at least one field, none of them named sum, as a record with its sum.
 func Encode(v any) ([]byte, error) {
 	text, err := json.Marshal(v)
@@ -36,6 +39,9 @@ func Encode(v any) ([]byte, error) {
 func Decode(record []byte, v any) error {
 	rest, ok := bytes.CutPrefix(record, []byte(before))
 	const digits = 2 * sha256.Size
+	if !ok && json.Valid(record) {
+		return ErrOld
+	}
 	if !ok || len(rest) < digits+len(after) || string(rest[digits:digits+len(after)]) != after {
 		return fmt.Errorf("%w: it has no sum", ErrDamaged)
 	}

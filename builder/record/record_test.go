@@ -35,6 +35,12 @@ func TestEveryBitCounts(t *testing.T) {
 			t.Errorf("%d bytes of it: %v", i, err)
 		}
 	}
+	if err := Decode([]byte(`{"Name":"x","Mode":493}`), &back); !errors.Is(err, ErrOld) {
+		t.Errorf("a record of before: %v", err)
+	}
+	if err := Decode([]byte(`{"Name":"x","Mode":49`), &back); errors.Is(err, ErrOld) {
+		t.Errorf("half a record of before: %v", err)
+	}
 	for _, v := range []any{nil, 5, []int{1}, struct{}{}} {
 		if _, err := Encode(v); err == nil {
 			t.Errorf("%v was taken", v)

@@ -171,7 +171,7 @@ func link(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-var level = regexp.MustCompile(`(?m)^  level: (\d+)$`)
+var level = regexp.MustCompile(`(?m)^  (level|releaseLevel): (\d+)\b.*$`)
 
 // checkout is what a checkout has for a bake, as a tar archive whose entries come in an order that a seed decides. The root
 // images are packed with at most a level of compression: how long that takes is no matter of these tests.
@@ -206,11 +206,12 @@ func checkout(t *testing.T, seed byte, most int) []byte {
 		}
 		if filepath.Base(name) == plan.DefinitionName {
 			data = level.ReplaceAllFunc(data, func(line []byte) []byte {
-				n, err := strconv.Atoi(string(level.FindSubmatch(line)[1]))
+				found := level.FindSubmatch(line)
+				n, err := strconv.Atoi(string(found[2]))
 				if err != nil || n <= most {
 					return line
 				}
-				return fmt.Appendf(nil, "  level: %d", most)
+				return fmt.Appendf(nil, "  %s: %d", found[1], most)
 			})
 		}
 		header := tar.Header{Name: strings.TrimPrefix(name, repository+"/"), Mode: 0o644, Size: int64(len(data)), ModTime: time.Unix(int64(seed), 0)}

@@ -81,25 +81,25 @@ func TestThePagesScript(t *testing.T) {
 	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 8 {
 		t.Errorf("verify of a changed file: %v", err)
 	}
-	for _, want := range []string{`"section .osrel"`, `"offset": 2`, `"given": "0x4e"`, `"again": "0x45"`, "baking again gives something else"} {
+	for _, want := range []string{`"section .osrel"`, `"offset": 15`, `"given": "0x4e"`, `"again": "0x45"`, "baking again gives something else"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("verify of a changed file says no %s:\n%s", want, out)
 		}
 	}
 }
 
-// changed changes a byte of the os-release in a kernel image.
+// changed changes a byte of the os-release in a kernel image, whose first line is NAME=Slipway.
 func changed(t *testing.T, file string) {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := strings.Index(string(data), "PRETTY_NAME=")
+	at := strings.Index(string(data), "NAME=Slipway\nPRETTY_NAME=")
 	if at < 0 {
 		t.Fatal("no os-release in the kernel image")
 	}
-	data[at+2] = 'N'
+	data[at+15] = 'N'
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
