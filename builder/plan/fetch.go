@@ -36,7 +36,7 @@ func fetchPackages(ctx context.Context, source *archive.Source, packages []Packa
 	}
 	p := byPath[failed.File.Path]
 	if errors.Is(err, archive.ErrGone) {
-		return fmt.Errorf("%w: it no longer has the locked package %s %s (%s): run `%s` to lock what it has now", ErrMoved, p.Name, p.Version, failed.URL, LockCommand)
+		return fmt.Errorf("%w: it no longer has the locked package %s %s (%s): run `%s`%s to lock what it has now", ErrMoved, p.Name, p.Version, failed.URL, LockCommand, withArch(p.Arch))
 	}
 	return fmt.Errorf("cannot get package %s %s: %w", p.Name, p.Version, err)
 }

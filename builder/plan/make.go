@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -16,9 +18,21 @@ import (
 func Make(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, error) {
 	p, err := makePlan(def, lock, r, arch)
 	if err != nil {
-		return nil, fmt.Errorf("cannot plan role %s for %s: %w", r.Name, arch, err)
+		err = fmt.Errorf("cannot plan role %s for %s: %w", r.Name, arch, err)
+		if errors.Is(err, ErrStale) {
+			err = fmt.Errorf("%w%s", err, withArch(arch))
+		}
+		return nil, err
 	}
 	return p, nil
+}
+
+// withArch goes behind LockCommand, which locks for this machine's architecture when it is told no other.
+func withArch(arch string) string {
+	if arch == runtime.GOARCH || arch == "all" {
+		return ""
+	}
+	return " (with --arch " + arch + ")"
 }
 
 func makePlan(def *Definition, lock *Lock, r *role.Role, arch string) (*Plan, error) {

@@ -109,6 +109,7 @@ func (r *rack) emulate(t *testing.T, worker *cluster.Node, medium, console strin
 		"-nodefaults", "-no-user-config", "-display", "none", "-m", "2048", "-smp", "2",
 		"-machine", "virt,gic-version=3", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "cortex-a72", "-serial", "file:" + console,
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + code, "-drive", "if=pflash,unit=1,format=raw,file=" + own,
+		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=systemd.default_timeout_start_sec=900",
 		"-device", "virtio-rng-pci", "-drive", "if=none,id=disk,format=raw,cache=unsafe,file=" + medium, "-device", "virtio-blk-pci,drive=disk,bootindex=1",
 	}
 	for i, l := range worker.Links {

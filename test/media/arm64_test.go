@@ -16,6 +16,7 @@ func virt() platform {
 	return platform{
 		arch: "arm64", qemu: "qemu-system-aarch64", code: "/usr/share/AAVMF/AAVMF_CODE.fd", vars: "/usr/share/AAVMF/AAVMF_VARS.fd",
 		args:     []string{"-machine", "virt,gic-version=3", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "cortex-a72"},
+		kernel:   "systemd.default_timeout_start_sec=900", // units' own 90 s are little where other work has the processors
 		patience: 25 * time.Minute, life: 55 * time.Minute,
 	}
 }

@@ -88,3 +88,11 @@ func TestMachineWithUEFIBesideDnsmasq(t *testing.T) {
 		"-device", "virtio-net-pci,netdev=boot,mac=52:54:00:00:00:21,romfile=,bootindex=1")
 	b.awaitLog(m, "msg=pxe", "proxy ack for UEFI PXE", "tftp: sent")
 }
+
+// TestMachineClaimsBesideDnsmasq: the agent takes its address from dnsmasq and the boot server's from us, and claims from there.
+func TestMachineClaimsBesideDnsmasq(t *testing.T) {
+	b := besideDnsmasq(t)
+	m := b.power("", "4c4c4544-0042-3010-8051-b4c04f4e3132", "ABC1")
+	m.await("configuration claimed over TLS")
+	b.awaitLog(m, "proxy offer for slipway-agent", "configuration sent")
+}

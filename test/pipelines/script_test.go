@@ -63,7 +63,7 @@ func TestThePagesScript(t *testing.T) {
 	c := exec.Command("sh", file)
 	c.Dir = dir
 	c.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SLIPWAY_CACHE="+filepath.Join(dir, ".cache"), "SLIPWAY_MIRROR=http://127.0.0.1:1/",
-		"RUN=57", "BUILDER=https://ci.example.com/slipway", "PLACE="+place, "KEY=key.key", "TRUST=key.pub")
+		"RUN=57", "PLACE="+place, "KEY=key.key", "TRUST=key.pub", "BUILDER=https://ci.example.com/slipway")
 	said := run(t, c)
 	for _, want := range []string{
 		"slipway-worker-0.1.0+ci.57-amd64: baked again, and all ", "slipway-control-plane-0.1.0+ci.57-amd64: baked again, and all ",
