@@ -269,7 +269,7 @@ func planAgain(flags verifyFlags, w *workshop, g given) (o order, differs []stri
 	if err != nil {
 		return o, nil, err
 	}
-	today, err := planToday(w, g, o)
+	today, err := planToday(w, g, o, kept)
 	switch {
 	case kept == nil && err != nil:
 		return o, nil, fmt.Errorf("there is no plan beside the image, and none can be made: %w", err)
@@ -323,8 +323,9 @@ func keptPlan(g given) (*plan.Plan, error) {
 	return p, nil
 }
 
-// planToday is the plan of definition, lock and role as they are here, with the image's build metadata.
-func planToday(w *workshop, g given, o order) (*plan.Plan, error) {
+// planToday is the plan of definition, lock and role as they are here, with what the image's own says was asked of its bake: build
+// metadata, the level of a release, pins of boot servers. Kept may be nil.
+func planToday(w *workshop, g given, o order, kept *plan.Plan) (*plan.Plan, error) {
 	lock, err := plan.ReadLock(w.lock)
 	if err != nil {
 		return nil, err
@@ -334,7 +335,19 @@ func planToday(w *workshop, g given, o order) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Make(definition, lock, o.role, g.manifest.Arch)
+	if kept != nil && kept.Compression.Level == definition.ForRelease().Compression.Level {
+		definition = definition.ForRelease()
+	}
+	p, err := plan.Make(definition, lock, o.role, g.manifest.Arch)
+	if err != nil || kept == nil {
+		return p, err
+	}
+	for _, argument := range kept.KernelArguments {
+		if strings.HasPrefix(argument, bootspec.ArgBootCA+"=") {
+			p.KernelArguments = append(slices.Clone(p.KernelArguments), argument)
+		}
+	}
+	return p, nil
 }
 
 // againstManifest is what a manifest tells of the plan it was baked from, compared with another one.

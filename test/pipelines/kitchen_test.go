@@ -5,7 +5,6 @@ package pipelines
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +20,6 @@ import (
 	"time"
 
 	"github.com/slipway-os/slipway/builder/archive"
-	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/profiles/role"
 )
@@ -30,7 +28,7 @@ const repository = "../.."
 
 // userCache is the cache that bakes of this machine have filled; without what the roles need the test is skipped, because it
 // neither downloads nor compiles for minutes.
-func userCache(t *testing.T, roles ...string) string {
+func userCache(t *testing.T, program string, roles ...string) string {
 	t.Helper()
 	cache := os.Getenv("SLIPWAY_CACHE")
 	if cache == "" {
@@ -64,39 +62,15 @@ func userCache(t *testing.T, roles ...string) string {
 				t.Skipf("package %s is not in the cache; a bake puts it there", q.Name)
 			}
 		}
-		compile(t, images, cache, p)
 	}
+	compile(t, program, cache, roles)
 	return cache
 }
 
-// compile makes sure that the components are in the cache. Of those that are missing only the agent is made, which changes
-// with every other commit.
-func compile(t *testing.T, images, cache string, p *plan.Plan) {
+// compile makes the components that are missing in the cache: only the agent, where a bake has been before.
+func compile(t *testing.T, program, cache string, roles []string) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	missing := ""
-	builder, err := component.New(component.Options{ImagesDir: images, CacheDir: cache, Progress: func(c component.Progress) {
-		if c.Component != "slipway-agent" && (c.Step == "compiling" || c.Step == "downloading") {
-			missing = c.Component
-			cancel()
-		}
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := append([]string{"slipway-agent"}, append(p.Components, p.Initrd.Components...)...)
-	for _, i := range p.ContainerImages {
-		names = append(names, i.Component)
-	}
-	for _, name := range names {
-		if _, err := builder.Build(ctx, name, p.Arch); err != nil {
-			if missing != "" {
-				t.Skipf("component %s is not in the cache; a bake puts it there", missing)
-			}
-			t.Fatal(err)
-		}
-	}
+	run(t, exec.Command(program, "bake", "--check", "--role", strings.Join(roles, ","), "--images", filepath.Join(repository, "images"), "--lock", lockFile(), "--cache", cache))
 }
 
 // lockFile is the committed lock, or the one that `make test` has made because the mirror has moved on.

@@ -31,9 +31,10 @@ func TestOtherConditionsGiveTheSameBytes(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		t.Skip("the image is one for amd64")
 	}
-	cache := userCache(t, "worker")
+	program := build(t)
+	cache := userCache(t, program, "worker")
 	plain := t.TempDir()
-	here := exec.Command(build(t), "bake", "--role", "worker", "--out", plain, "--format", formats, "--cache", linkCache(t, cache))
+	here := exec.Command(program, "bake", "--role", "worker", "--out", plain, "--format", formats, "--cache", linkCache(t, cache))
 	here.Dir, here.Env = unpack(t, checkout(t, 0, 9)), append(os.Environ(), "SLIPWAY_MIRROR=http://127.0.0.1:1/")
 	var said bytes.Buffer
 	here.Stdout, here.Stderr = &said, &said

@@ -37,14 +37,15 @@ func script(t *testing.T) string {
 
 // TestThePagesScript runs the script as it stands on the page, in a checkout, with both roles of the shipped definition.
 func TestThePagesScript(t *testing.T) {
-	cache := userCache(t, "worker", "control-plane")
+	program := build(t)
+	cache := userCache(t, program, "worker", "control-plane")
 	text := script(t)
 	for _, command := range []string{"lock --check", "bake", "verify", "sign", "publish ", "pull", "publish move", "publish prune"} {
 		if !strings.Contains(text, "\nslipway "+command) {
 			t.Errorf("the script has no `slipway %s`", command)
 		}
 	}
-	dir, bin := unpack(t, checkout(t, 0, 1)), filepath.Dir(build(t))
+	dir, bin := unpack(t, checkout(t, 0, 1)), filepath.Dir(program)
 	file := filepath.Join(t.TempDir(), "run.sh")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
