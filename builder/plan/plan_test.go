@@ -307,6 +307,9 @@ func FuzzLock(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(data)
+	f.Add([]byte(`{"apiVersion":"slipway.dev/v1alpha1","kind":"Lock","architectures":{"amd64":{"archives":[{"date":"2026-05-03T09:15:44Z"}],"kernel":"k","roles":{"r":["a"]},"packages":[` +
+		`{"name":"a","version":"1","arch":"all","path":"d/a.deb","size":1,"sha256":"` + sha(nil) + `"},{"name":"k","version":"1","arch":"all","path":"d/k.deb","size":1,"sha256":"` + sha(nil) + `"}],` +
+		`"relations":{"a":{"depends":"b | a"},"k":{}}}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lock, err := parseLock(data)
 		if err != nil {
