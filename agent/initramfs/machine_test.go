@@ -112,7 +112,7 @@ func (m *machine) start() {
 	dir := t.TempDir()
 	m.serial, m.monitor = filepath.Join(dir, "serial"), filepath.Join(dir, "monitor")
 	// timeout: no machine stays behind when the test is killed.
-	cmd := exec.Command("timeout", "--kill-after=1", "12m", "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16", "-m", "1024", "-smp", "2",
+	cmd := exec.Command("timeout", "--kill-after=1", "12m", "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16", "-m", "1024", "-smp", "1",
 		"-display", "none", "-no-user-config", "-nodefaults", "-serial", "file:"+m.serial, "-monitor", "unix:"+m.monitor+",server=on,wait=off",
 		"-device", "virtio-rng-pci", "-device", "virtio-net-pci,netdev=n,romfile=,mac="+nodeMAC,
 		"-netdev", "user,id=n,net=10.1.0.0/24,host=10.1.0.1,dhcpstart=10.1.0.21,bootfile=http://10.1.0.1:"+port,

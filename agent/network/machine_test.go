@@ -33,7 +33,7 @@ func TestMachineNetwork(t *testing.T) {
 	}
 	base := strings.TrimSuffix(found[0], bootspec.ExtRoot)
 	serial, initrd := filepath.Join(t.TempDir(), "serial"), testInitrd(t, base+bootspec.ExtRoot)
-	cmd := exec.Command("timeout", "--kill-after=1", "8m", "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-cx16", "-m", "512", "-smp", "2",
+	cmd := exec.Command("timeout", "--kill-after=1", "8m", "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-cx16", "-m", "512", "-smp", "1",
 		"-display", "none", "-no-user-config", "-nodefaults", "-no-reboot", "-serial", "file:"+serial, "-device", "virtio-rng-pci",
 		"-kernel", base+bootspec.ExtKernel, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init -- -test.v -test.timeout=7m -test.skip=^TestMachine")
 	cmd.Stderr = os.Stderr

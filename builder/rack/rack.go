@@ -59,7 +59,11 @@ type Options struct {
 const (
 	DefaultTimeout = 45 * time.Minute
 	DefaultCPUs    = 2
-	DefaultState   = "/run/slipway-rack"
+	// EmulatedCPUs is DefaultCPUs without KVM. Where one processor changes the kernel's code (static keys, Documentation/staging/static-keys.rst)
+	// QEMU 7.2 may have another one run into the breakpoint that stood there meanwhile, and the kernel panics. One processor is no slower:
+	// it needs no atomic instructions.
+	EmulatedCPUs = 1
+	DefaultState = "/run/slipway-rack"
 )
 
 // DefaultMemory is what the images are made to do with, in MiB.
@@ -130,8 +134,8 @@ func (o Options) withDefaults() Options {
 	o.Memory = memory
 	if o.CPUs == 0 {
 		o.CPUs = DefaultCPUs
-		if crowded(o.Cluster) {
-			o.CPUs = 1 // processors that wait for each other's turn on one of ours only cost time
+		if !haveKVM() {
+			o.CPUs = EmulatedCPUs
 		}
 	}
 	if o.State == "" {

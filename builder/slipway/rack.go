@@ -66,7 +66,7 @@ terminal, it ends by itself. Nothing is left behind. It needs root.`,
 	c.Flags().StringVar(&flags.kubectl, "kubectl", "", "kubectl to use (default: that of the control plane's image)")
 	c.Flags().StringVar(&flags.logs, "logs", "", "folder that keeps the serial consoles and the server's log")
 	c.Flags().StringToIntVar(&flags.memory, "memory", nil, "MiB by role (default: control-plane=2048,worker=1024)")
-	c.Flags().IntVar(&flags.cpus, "cpus", 0, "processors of a machine (default 2; 1 where more machines are emulated than this one has processors)")
+	c.Flags().IntVar(&flags.cpus, "cpus", 0, "processors of a machine (default 2; 1 where machines are emulated)")
 	c.Flags().BoolVar(&flags.faults, "faults", false, "then take control planes' power under writes, and see that nothing is lost")
 	c.Flags().BoolVar(&flags.once, "once", false, "end when all checks are done")
 	c.Flags().DurationVar(&flags.timeout, "timeout", 0, "of the whole rehearsal; 0: 45 minutes, and more with more than three machines")

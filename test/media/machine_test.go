@@ -46,7 +46,7 @@ func pc() platform {
 	return platform{
 		arch: "amd64", qemu: "qemu-system-x86_64", code: firmwareCode, vars: firmwareVars, kernel: "no_timer_check",
 		args: []string{
-			"-machine", "q35,smm=off", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
+			"-machine", "q35,smm=off", "-smp", "1", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-cx16,-svm,-la57,xlevel=0x80000008",
 		},
 		patience: patience, life: 14 * time.Minute,
 	}
