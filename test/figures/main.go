@@ -1,7 +1,8 @@
 // Command figures measures what docs/figures.md keeps, and prints it as that page's table: bakes from warm caches and
 // after one changed file, sizes, flashing, memory, and the way from power on to Ready. It is not a test: it judges nothing.
 //
-// It wants bin/slipway built, and root for the rack (without it the rack is left out).
+// It wants bin/slipway built, and root for the rack (without it the rack is left out). Arguments name what is measured (mkosi, rack);
+// without any, all is.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -38,16 +40,22 @@ func measure() error {
 		return err
 	}
 	var rows []row
-	for _, measure := range []func() ([]row, error){
-		func() ([]row, error) { return warm(bake) },
-		func() ([]row, error) { return changed(work) },
-		func() ([]row, error) { return formats(work) },
-		func() ([]row, error) { return sizes(images) },
-		func() ([]row, error) { return mkosi(work) },
-		func() ([]row, error) { return flashes(work) },
-		func() ([]row, error) { return rack(work, images) },
+	for _, m := range []struct {
+		name    string
+		measure func() ([]row, error)
+	}{
+		{"warm", func() ([]row, error) { return warm(bake) }},
+		{"changed", func() ([]row, error) { return changed(work) }},
+		{"formats", func() ([]row, error) { return formats(work) }},
+		{"sizes", func() ([]row, error) { return sizes(images) }},
+		{"mkosi", func() ([]row, error) { return mkosi(work) }},
+		{"flash", func() ([]row, error) { return flashes(work) }},
+		{"rack", func() ([]row, error) { return rack(work, images) }},
 	} {
-		more, err := measure()
+		if only := os.Args[1:]; len(only) > 0 && !slices.Contains(only, m.name) {
+			continue
+		}
+		more, err := m.measure()
 		rows = append(rows, more...)
 		if err != nil {
 			table(rows) // what was measured until then is worth having
