@@ -60,6 +60,7 @@ test-media: deps build ## every way to boot from media, in virtual machines
 test-arm64: deps test-images ## bake a worker for arm64, boot it in virtual machines, and have it join a control plane
 	@mkdir -p $(OUT)/test
 	bin/slipway bake $(DEFINITION) --arch arm64 --role worker --out $(OUT)/test/arm64 --format netboot,disk
+	bin/slipway bake $(DEFINITION) --role control-plane --out $(OUT)/test/arm64
 	@$(ROOT) env SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/arm64 "$$(command -v go)" test -count=1 -timeout 150m -v -run '^TestArm64' ./test/media
 	@$(ROOT) env SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images SLIPWAY_ARM64=$(abspath $(OUT))/test/arm64 SLIPWAY_TEST_FAULTS=Arm64 \
 		"$$(command -v go)" test -count=1 -timeout 60m -v ./test/faults

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,7 +36,51 @@ func mkosi(work string) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return compared(figure, theirs, mine), nil
+	rows := compared(figure, theirs, mine)
+	if theirs, err = m.again(); err != nil {
+		return rows, err
+	}
+	if mine, err = bakeAgain(work, ours); err != nil {
+		return rows, err
+	}
+	return append(rows, compared(figure+" after one changed unit", theirs, mine)[:2]...), nil
+}
+
+// changedUnit is the unit that is another one in the second image.
+const changedUnit = "usr/lib/systemd/system/slipway-worker.target"
+
+// again makes the image after a change, with what mkosi keeps for that: its --incremental.
+func (m *mkosiBake) again() (effort, error) {
+	if _, err := m.run("--incremental"); err != nil { // keeps the packages' installation
+		return effort{}, err
+	}
+	if err := appendTo(filepath.Join(m.dir, "extra", changedUnit), "# changed\n"); err != nil {
+		return effort{}, err
+	}
+	return m.run("--incremental")
+}
+
+// bakeAgain bakes the worker after the same change.
+func bakeAgain(work, out string) (effort, error) {
+	roles := filepath.Join(work, "roles-changed")
+	if err := os.CopyFS(roles, os.DirFS("profiles/role/roles")); err != nil {
+		return effort{}, err
+	}
+	if err := appendTo(filepath.Join(roles, "worker/files", changedUnit), "# changed\n"); err != nil {
+		return effort{}, err
+	}
+	cmd := exec.Command("bin/slipway", "bake", "--roles", roles, "--role", "worker", "--out", out)
+	cmd.Env = append(os.Environ(), "SLIPWAY_CACHE="+filepath.Join(work, "fresh-cache"))
+	return measured(cmd)
+}
+
+func appendTo(file, text string) error {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // effort is what making an image took: time, time of processors, the most memory of one of its processes; and the image's size.
@@ -150,18 +195,18 @@ NspawnKeepUnit=yes
 }
 
 // run makes the image again. systemd-nspawn, which mkosi runs, refuses a /run that isn't in memory: it gets a place that is.
-func (m *mkosiBake) run() (effort, error) {
+func (m *mkosiBake) run(flags ...string) (effort, error) {
 	const nspawn = "/run/systemd/nspawn"
 	if err := os.MkdirAll(nspawn, 0o755); err != nil {
 		return effort{}, err
 	}
-	cmd := exec.Command("unshare", "--mount", "sh", "-ec", "mount -t tmpfs none "+nspawn+"; exec mkosi --cache cache --force build")
+	cmd := exec.Command("unshare", "--mount", "sh", "-ec", "mount -t tmpfs none "+nspawn+"; exec mkosi --cache cache --force "+strings.Join(flags, " ")+" build")
 	cmd.Dir = m.dir
 	e, err := measured(cmd)
 	if err != nil {
 		return e, err
 	}
-	e.size, err = sizeOf(filepath.Join(m.dir, "image.raw*"))
+	e.size, err = sizeOf(filepath.Join(m.dir, "image.raw"))
 	return e, err
 }
 
