@@ -19,7 +19,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/therootcompany/xz"
+
+	"github.com/slipway-os/slipway/builder/unxz"
 )
 
 // Limits bound what one .deb may hold. A zero field takes the default.
@@ -253,8 +254,7 @@ func decompress(r io.Reader, name string) (io.Reader, func(), error) {
 		z, err := gzip.NewReader(r)
 		return z, func() {}, err
 	case ".xz":
-		z, err := xz.NewReader(r, xz.DefaultDictMax)
-		return z, func() {}, err
+		return unxz.NewReader(r)
 	case ".zst":
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(128<<20))
 		if err != nil {

@@ -18,7 +18,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/therootcompany/xz"
+
+	"github.com/slipway-os/slipway/builder/unxz"
 )
 
 // Module is a module file's own words.
@@ -60,7 +61,10 @@ func Plain(file string, content io.Reader) ([]byte, error) {
 	var err error
 	switch path.Ext(file) {
 	case ".xz":
-		r, err = xz.NewReader(content, xz.DefaultDictMax)
+		var end func()
+		if r, end, err = unxz.NewReader(content); err == nil {
+			defer end()
+		}
 	case ".gz":
 		r, err = gzip.NewReader(content)
 	case ".zst":

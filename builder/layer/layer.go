@@ -8,6 +8,7 @@ package layer
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -211,7 +213,10 @@ func (s *Store) make(digest, path string) (err error) {
 	w.About = about(control)
 	err = whole(s.file(digest, ".data"), func(out io.Writer) error {
 		w.out = out
-		return deb.Unpack(f, size, w.visit)
+		if err := deb.Unpack(f, size, w.visit); err != nil {
+			return err
+		}
+		return w.drain(0)
 	})
 	if err != nil {
 		return err
@@ -254,9 +259,38 @@ func whole(path string, write func(io.Writer) error) error {
 	return os.Rename(tmp.Name(), path)
 }
 
+// writer writes contents one after another, in the order of the package. Kernel modules are decompressed meanwhile, several at once.
 type writer struct {
 	stored
-	out io.Writer
+	out     io.Writer
+	waiting []pending // contents that aren't written yet, in order
+}
+
+// pending is the content of an entry, when it is there.
+type pending struct {
+	entry   int // its index
+	content chan unpacked
+}
+
+type unpacked struct {
+	data []byte
+	err  error
+}
+
+// drain writes what waits, until no more than so many contents do.
+func (w *writer) drain(most int) error {
+	for len(w.waiting) > most {
+		p := w.waiting[0]
+		w.waiting = w.waiting[1:]
+		u := <-p.content
+		if u.err != nil {
+			return u.err
+		}
+		if err := w.write(&w.Entries[p.entry], bytes.NewReader(u.data)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const xattrPrefix = "SCHILY.xattr."
@@ -290,12 +324,31 @@ func (w *writer) visit(h *tar.Header, content io.Reader) error {
 
 func (w *writer) file(e *storedEntry, content io.Reader) error {
 	if kmod.IsModule(e.Path) {
-		plain, err := kmod.Plain(e.Path, content)
-		if err != nil {
-			return err
-		}
-		e.Path, content = kmod.PlainName(e.Path), strings.NewReader(string(plain))
+		return w.module(e, content)
 	}
+	if err := w.drain(0); err != nil {
+		return err
+	}
+	return w.write(e, content)
+}
+
+// module has a kernel module decompressed; it is written in its turn.
+func (w *writer) module(e *storedEntry, content io.Reader) error {
+	packed, err := io.ReadAll(content)
+	if err != nil {
+		return err
+	}
+	name, done := e.Path, make(chan unpacked, 1)
+	e.Path = kmod.PlainName(name)
+	go func() {
+		data, err := kmod.Plain(name, bytes.NewReader(packed))
+		done <- unpacked{data, err}
+	}()
+	w.waiting = append(w.waiting, pending{len(w.Entries), done})
+	return w.drain(2 * runtime.GOMAXPROCS(0))
+}
+
+func (w *writer) write(e *storedEntry, content io.Reader) error {
 	h := sha256.New()
 	n, err := io.Copy(io.MultiWriter(w.out, h), content)
 	if err != nil {

@@ -49,15 +49,12 @@ func mkosi(work string) ([]row, error) {
 // changedUnit is the unit that is another one in the second image.
 const changedUnit = "usr/lib/systemd/system/slipway-worker.target"
 
-// again makes the image after a change, with what mkosi keeps for that: its --incremental.
+// again makes the image after a change. mkosi keeps packages only: its --incremental doesn't know squashfs.
 func (m *mkosiBake) again() (effort, error) {
-	if _, err := m.run("--incremental"); err != nil { // keeps the packages' installation
-		return effort{}, err
-	}
 	if err := appendTo(filepath.Join(m.dir, "extra", changedUnit), "# changed\n"); err != nil {
 		return effort{}, err
 	}
-	return m.run("--incremental")
+	return m.run()
 }
 
 // bakeAgain bakes the worker after the same change.
@@ -195,12 +192,12 @@ NspawnKeepUnit=yes
 }
 
 // run makes the image again. systemd-nspawn, which mkosi runs, refuses a /run that isn't in memory: it gets a place that is.
-func (m *mkosiBake) run(flags ...string) (effort, error) {
+func (m *mkosiBake) run() (effort, error) {
 	const nspawn = "/run/systemd/nspawn"
 	if err := os.MkdirAll(nspawn, 0o755); err != nil {
 		return effort{}, err
 	}
-	cmd := exec.Command("unshare", "--mount", "sh", "-ec", "mount -t tmpfs none "+nspawn+"; exec mkosi --cache cache --force "+strings.Join(flags, " ")+" build")
+	cmd := exec.Command("unshare", "--mount", "sh", "-ec", "mount -t tmpfs none "+nspawn+"; exec mkosi --cache cache --force build")
 	cmd.Dir = m.dir
 	e, err := measured(cmd)
 	if err != nil {

@@ -161,6 +161,7 @@ var runners = map[string]string{
 	"builder/internal/fixture": "docker-registry, for tests",
 	"builder/squashfs":         "mksquashfs",
 	"builder/toolset":          "programs of locked packages",
+	"builder/unxz":             "xz, where there is one",
 	"builder/nodes":            "etcd of an image, for a drill",
 	"builder/rack":             "QEMU, the boot server, kubectl",
 	"agent/backup":             "slipway-etcd",
