@@ -76,14 +76,23 @@ func (f *inspectFlags) check(c *cobra.Command) error {
 	return nil
 }
 
-func inspect(a *app, c *cobra.Command, file string, flags inspectFlags) error {
+// readManifest reads a manifest; what a signature is over are its bytes.
+func readManifest(file string) (*manifest.Manifest, []byte, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("cannot read manifest: %w", err)
+		return nil, nil, fmt.Errorf("cannot read manifest: %w", err)
 	}
 	m, err := manifest.Decode(data)
 	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return m, data, nil
+}
+
+func inspect(a *app, c *cobra.Command, file string, flags inspectFlags) error {
+	m, data, err := readManifest(file)
+	if err != nil {
+		return err
 	}
 	var signed string
 	if flags.verify {

@@ -111,7 +111,7 @@ func findImages(path string) ([]given, error) {
 		if !manifest.IsName(e.Name()) || name != "" && manifest.IsName(name) && e.Name() != name {
 			continue
 		}
-		m, err := readManifest(filepath.Join(dir, e.Name()))
+		m, _, err := readManifest(filepath.Join(dir, e.Name()))
 		if err != nil {
 			return nil, err
 		}
@@ -131,18 +131,6 @@ func findImages(path string) ([]given, error) {
 		return nil, fmt.Errorf("cannot verify %s: no manifest in %s has it", name, dir)
 	}
 	return list, nil
-}
-
-func readManifest(file string) (*manifest.Manifest, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read manifest: %w", err)
-	}
-	m, err := manifest.Decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return m, nil
 }
 
 // verifyOne bakes an image again and compares.
