@@ -11,6 +11,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/nodeconfig"
 	"github.com/slipway-os/slipway/builder/nodes"
+	"github.com/slipway-os/slipway/builder/pki"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
@@ -63,31 +64,45 @@ func renew(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, n
 	if err != nil {
 		return err
 	}
+	results, err := renewEach(ctx, a, c, o, d, id, list, func(*cluster.Node) error { return nil })
+	if err != nil {
+		return err
+	}
+	return a.print(results, func(w io.Writer) error { return writeRenewed(w, results) })
+}
+
+// renewEach gives one node after the other its configuration of now, and calls done after each. After a fault it says which were not begun.
+func renewEach(ctx context.Context, a *app, c *cobra.Command, o *nodes.Operator, d *clusterDocument, id *pki.Identity, list []*cluster.Node, done func(*cluster.Node) error) ([]renewResult, error) {
 	var results []renewResult
 	for i, n := range list {
 		document, err := nodeconfig.Render(d.Cluster, n.Name, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		fmt.Fprintf(c.ErrOrStderr(), "renewing %s (%d of %d)\n", n.Name, i+1, len(list))
 		r, err := renewOne(ctx, o, n, document)
+		if err == nil {
+			err = done(n)
+		}
 		if err != nil {
-			return errors.Join(err, untouched(list[i+1:]))
+			return nil, errors.Join(err, untouched(list[i+1:]))
 		}
 		results = append(results, r)
 	}
-	return a.print(results, func(w io.Writer) error {
-		for _, r := range results {
-			fmt.Fprintf(w, "%s: %d files renewed in %.0f s, certificates are good until %s\n", r.Node, len(r.Files), r.Seconds, r.Until.Format(time.DateOnly))
-			if r.Kept != "" {
-				fmt.Fprintf(w, "  kept on %s for its next boot\n", r.Kept)
-			}
-			for _, file := range r.Later {
-				fmt.Fprintf(w, "  %s counts from the next boot on\n", file)
-			}
+	return results, nil
+}
+
+func writeRenewed(w io.Writer, results []renewResult) error {
+	for _, r := range results {
+		fmt.Fprintf(w, "%s: %d files renewed in %.0f s, certificates are good until %s\n", r.Node, len(r.Files), r.Seconds, r.Until.Format(time.DateOnly))
+		if r.Kept != "" {
+			fmt.Fprintf(w, "  kept on %s for its next boot\n", r.Kept)
 		}
-		return nil
-	})
+		for _, file := range r.Later {
+			fmt.Fprintf(w, "  %s counts from the next boot on\n", file)
+		}
+	}
+	return nil
 }
 
 func renewOne(ctx context.Context, o *nodes.Operator, n *cluster.Node, document []byte) (renewResult, error) {

@@ -24,6 +24,7 @@ type recorder struct {
 	mu        sync.Mutex
 	restarted []string
 	fails     string // this unit does not start
+	starts    func(unit string)
 	rebooted  chan struct{}
 }
 
@@ -46,6 +47,9 @@ func (c *recorder) RestartAndWait(_ context.Context, unit string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.restarted = append(c.restarted, unit)
+	if c.starts != nil {
+		c.starts(unit)
+	}
 	if unit == c.fails {
 		return errors.New("cannot start " + unit)
 	}
