@@ -21,7 +21,7 @@ import (
 // restarts them. etcd and this API read certificates at every handshake; etcd reads authorities only when it starts.
 func rereading() []string {
 	return []string{
-		"slipway-api.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service",
+		"slipway-etcd-guard.service", "slipway-api.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service",
 		"flanneld.service", "kube-proxy.service", "kubelet.service",
 	}
 }
@@ -92,7 +92,7 @@ func (s *Server) keepConfig(document []byte) (string, error) {
 func (s *Server) toRestart(ctx context.Context, etcd bool) []string {
 	wanted := rereading()
 	if etcd {
-		wanted = slices.Insert(wanted, 0, "etcd.service")
+		wanted = slices.Insert(wanted, 1, "etcd.service") // after its guard
 	}
 	states, err := s.node.Control.Units(ctx, s.node.Target)
 	if err != nil {

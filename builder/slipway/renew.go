@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,13 +29,15 @@ type renewResult struct {
 
 func renewCommand(a *app) *cobra.Command {
 	var flags clusterFlags
+	var running bool
 	c := &cobra.Command{
 		Use:   "renew [NODE...] --cluster FILE",
 		Short: "Give running nodes new certificates and the cluster document of now",
 		Long: `renew gives running nodes a newer configuration without a reboot: new certificates and keys, and what the cluster
 document says now of other nodes (a control plane that was added, say). One node after the other gets it, all of the document
 unless some are named; its components are restarted one by one, and the next node is begun when it is well again. Pods go on
-running. On a node that booted from a disk or stick the configuration there is replaced too.
+running. On a node that booted from a disk or stick the configuration there is replaced too. With --running nodes that don't answer
+are left out, as those that the document has got and that have no power yet.
 
 A node whose own network, storage or installation has changed in the document is refused: that takes a reboot. So is another
 identity than the cluster's.`,
@@ -42,16 +45,17 @@ identity than the cluster's.`,
 			if err := needs(c, "cluster"); err != nil {
 				return err
 			}
-			return renew(c.Context(), a, c, &flags, args)
+			return renew(c.Context(), a, c, &flags, args, running)
 		},
 	}
 	flags.register(c)
 	flags.registerIdentity(c)
+	c.Flags().BoolVar(&running, "running", false, "leave out nodes that don't answer")
 	a.outputFlag(c)
 	return c
 }
 
-func renew(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, names []string) error {
+func renew(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, names []string, running bool) error {
 	o, d, err := operator(a, c, flags)
 	if err != nil {
 		return err
@@ -59,6 +63,9 @@ func renew(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, n
 	list, err := named(d, names)
 	if err != nil {
 		return usage(c, err)
+	}
+	if running {
+		list = answering(ctx, c, o, list)
 	}
 	id, err := loadIdentity(flags, d)
 	if err != nil {
@@ -134,6 +141,23 @@ func named(d *clusterDocument, names []string) ([]*cluster.Node, error) {
 		}
 	}
 	return list, nil
+}
+
+// answering are the nodes that answer; the others are named.
+func answering(ctx context.Context, c *cobra.Command, o *nodes.Operator, list []*cluster.Node) []*cluster.Node {
+	silent := map[string]string{}
+	for _, n := range o.Survey(ctx) {
+		if n.Status == nil {
+			silent[n.Name] = n.Error
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(n *cluster.Node) bool {
+		why, left := silent[n.Name]
+		if left {
+			fmt.Fprintf(c.ErrOrStderr(), "left out, as it does not answer: %s (%s)\n", n.Name, why)
+		}
+		return left
+	})
 }
 
 // untouched says which nodes were not begun.

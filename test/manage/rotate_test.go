@@ -98,7 +98,7 @@ func TestNodeRotate(t *testing.T) {
 	everybody(true)
 	control.restarted = nil
 	has(t, r.slipway(t, 0, "rotate", "--yes"), `step 2 of 3`)
-	if got := strings.Join(control.restarted, " "); got != "etcd.service slipway-api.service kube-apiserver.service kubelet.service" {
+	if got := strings.Join(control.restarted, " "); got != "slipway-etcd-guard.service etcd.service slipway-api.service kube-apiserver.service kubelet.service" {
 		t.Errorf("restarted: %s", got)
 	}
 	everybody(true)
