@@ -22,7 +22,7 @@ import (
 func rereading() []string {
 	return []string{
 		"slipway-etcd-guard.service", "slipway-api.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service",
-		"flanneld.service", "kube-proxy.service", "kubelet.service",
+		"slipway-addons.service", "flanneld.service", "kube-proxy.service", "kubelet.service",
 	}
 }
 

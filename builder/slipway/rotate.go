@@ -172,13 +172,13 @@ func writeStep(w io.Writer, d *clusterDocument, step pki.Step) {
 func writeNext(w io.Writer, done pki.Step) error {
 	words := map[pki.Step]string{
 		pki.StepTrust: `every node trusts the new authorities (step 1 of 3).
-Now, and before the next step: restart slipway serve; keep a copy of the identity; start the pods anew that ask the API, as they read its
-authority only when they start:
+Now, and before the next step: restart slipway serve; keep a copy of the identity; give everybody a new kubeconfig (slipway kubeconfig), which
+trusts them too; start the pods anew that ask the API, as they read its authority only when they start:
   kubectl rollout restart --namespace kube-system deployment,daemonset,statefulset   (and in your own namespaces)
 Then: slipway rotate (issue)
 `,
 		pki.StepIssue: `the new authorities sign everything (step 2 of 3).
-Now: restart slipway serve; make new kubeconfigs (slipway kubeconfig) for whoever has an old one.
+Now: restart slipway serve; give everybody a new kubeconfig once more: those of before no longer get in after the next step.
 Then, after an hour: slipway rotate (finish)
 `,
 		pki.StepFinish: `what the authorities of before have signed counts no more (step 3 of 3): the rotation is done.
