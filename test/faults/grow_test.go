@@ -171,7 +171,7 @@ func (s *site) heard(t *testing.T, who thief, m *machine) map[string]bool {
 		return answer.StatusCode != http.StatusUnauthorized
 	}
 	return map[string]bool{
-		"etcd": ask(who.etcd, "https://"+address+":2379/version"),
+		"etcd":    ask(who.etcd, "https://"+address+":2379/version"),
 		"kubelet": ask(who.kubelet, "https://"+address+":10250/pods"), "API server": ask(who.operator, "https://"+address+":6443/api/v1/nodes"),
 		"management": ask(who.operator, fmt.Sprintf("https://%s:%d%s", address, bootspec.ManagePort, bootspec.RouteLiveStatus)),
 	}
