@@ -113,7 +113,7 @@ func (s *Server) open() (err error) {
 			return err
 		}
 	}
-	if s.states, err = openStates(s.store, c.Site, c.Now, c.Log, c.Changed); err != nil {
+	if s.states, err = openStates(s.entries, c.Site, c.Now, c.Log, c.Changed); err != nil {
 		return err
 	}
 	s.states.answers = &s.traffic.answers

@@ -11,41 +11,45 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/slipway-os/slipway/builder/kv"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 // seenSaved is how late a change that is no event (a machine was seen again) may reach the disk.
 const seenSaved = 2 * time.Second
 
-// states keeps NodeStatus by MAC address. Changes happen in memory and never wait for the disk; keep writes them.
+// states keeps NodeStatus by MAC address. Changes happen in memory and never wait for the disk; keep writes them, each machine's
+// as an entry of its own.
 type states struct {
 	mu      sync.Mutex
 	site    *Site
-	store   *store // nil: only in memory
+	entries kv.Store // nil: only in memory
 	now     func() time.Time
 	log     *slog.Logger
 	byMAC   map[string]*NodeStatus
 	changed func(NodeStatus) // may be nil; called with the lock held, must not block
 	answers *atomic.Int64    // counts the answers to machines; may be nil
 
-	changes int           // so far
-	tried   int           // of these, those that were written or failed to be
-	failing bool          // the last write failed
-	wake    chan struct{} // an event waits to be written
-	written chan struct{} // closed and renewed after each try
+	dirty   map[string]bool // MAC addresses of entries that differ from what is on disk
+	changes int             // so far
+	tried   int             // of these, those that were written or failed to be
+	failed  error           // how the last write ended
+	wake    chan struct{}   // an event waits to be written
+	written chan struct{}   // closed and renewed after each try
 }
 
-// openStates reads the file of an earlier run and adds the site's machines.
-func openStates(store *store, site *Site, now func() time.Time, log *slog.Logger, changed func(NodeStatus)) (*states, error) {
+// openStates reads the entries of an earlier run and adds the site's machines.
+func openStates(entries kv.Store, site *Site, now func() time.Time, log *slog.Logger, changed func(NodeStatus)) (*states, error) {
+	s := &states{
+		site: site, entries: entries, now: now, log: log, changed: changed,
+		byMAC: map[string]*NodeStatus{}, dirty: map[string]bool{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
+	}
 	var earlier []NodeStatus
-	if store != nil {
-		if err := store.read(nodesFile, &earlier); err != nil {
+	if entries != nil {
+		var err error
+		if earlier, err = readStates(entries); err != nil {
 			return nil, err
 		}
-	}
-	s := &states{
-		site: site, store: store, now: now, log: log, changed: changed,
-		byMAC: map[string]*NodeStatus{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
 	}
 	s.take(earlier, site)
 	return s, nil
@@ -65,6 +69,8 @@ func (s *states) take(earlier []NodeStatus, site *Site) {
 		if known || site.ListUnknown {
 			n.MAC, n.Name, n.Role = mac.String(), m.Name, m.Role
 			s.byMAC[n.MAC] = &n
+		} else {
+			s.dirty[mac.String()] = true // nobody asks for it any more
 		}
 	}
 	for _, m := range site.Machines {
@@ -100,6 +106,7 @@ func (s *states) makeRoom() {
 	}
 	if unknown >= maxUnknown {
 		delete(s.byMAC, oldest.MAC)
+		s.dirty[oldest.MAC] = true
 	}
 }
 
@@ -129,6 +136,7 @@ func (s *states) move(n *NodeStatus, address string) {
 	for _, other := range s.byMAC {
 		if other.Address == address {
 			other.Address = ""
+			s.dirty[other.MAC] = true
 		}
 	}
 	n.Address = address
@@ -234,7 +242,9 @@ func (s *states) note(n *NodeStatus) {
 }
 
 func (s *states) noteLater(n *NodeStatus) {
+	n.bound()
 	s.changes++
+	s.dirty[n.MAC] = true
 	if s.changed != nil {
 		s.changed(n.clone())
 	}
@@ -271,40 +281,11 @@ func (s *states) keep(ctx context.Context) {
 		case <-s.wake:
 		case <-ticker.C:
 		case <-ctx.Done():
-			s.save()
+			_ = s.save() // it has logged
 			return
 		}
-		s.save()
+		_ = s.save()
 	}
-}
-
-// save writes the changes so far, if there are any. The log says when that begins and when it ceases to fail.
-func (s *states) save() {
-	s.mu.Lock()
-	changes, all := s.changes, []NodeStatus(nil)
-	if changes == s.tried && !s.failing {
-		s.mu.Unlock()
-		return
-	}
-	if s.store != nil {
-		all = s.sorted()
-	}
-	s.mu.Unlock()
-	var err error
-	if s.store != nil {
-		err = s.store.write(nodesFile, all)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err != nil && !s.failing:
-		s.log.Error("cannot keep node states on disk: they are only in memory until this is mended", "error", err)
-	case err == nil && s.failing:
-		s.log.Info("node states are kept on disk again")
-	}
-	s.tried, s.failing = changes, err != nil
-	close(s.written)
-	s.written = make(chan struct{})
 }
 
 // settled waits until everything so far was written, or could not be.
