@@ -42,6 +42,8 @@ var allowed = map[string][]string{
 	"builder/iso":                {},
 	"builder/kmod":               {"builder/unxz", "github.com/klauspost/compress"},
 	"builder/kv":                 {"go.etcd.io/bbolt", "golang.org/x/sys"},
+	"builder/kv/etcdkv":          {"builder/kv", "builder/kv/etcdkv/etcdtest", "builder/kv/kvtest", "go.etcd.io/etcd/client/v3", "go.uber.org/zap"},
+	"builder/kv/etcdkv/etcdtest": {"builder/component", "builder/kv/etcdkv"},
 	"builder/kv/kvtest":          {"builder/kv"},
 	"builder/layer":              {"builder/deb", "builder/kmod", "builder/record", "builder/rootfs"},
 	"builder/nodeconfig":         {"builder/pki", "images/bootspec", "profiles/cluster", "github.com/coreos/ignition", "github.com/coreos/vcontext", "go.yaml.in/yaml"},
