@@ -232,7 +232,7 @@ func takeOrders(site *Site, s *states, past *history, c *claims, log *slog.Logge
 			return
 		}
 		s.armed(o.Node)
-		s.settled(r.Context())
+		_ = s.settled(r.Context()) // the claim is what counts, and that is kept
 		log.Warn("a node is armed: its configuration goes to the next machine that has its MAC address", "node", o.Node)
 		w.WriteHeader(http.StatusNoContent)
 	})
@@ -259,7 +259,10 @@ func takeOrders(site *Site, s *states, past *history, c *claims, log *slog.Logge
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		s.settled(r.Context())
+		if err := s.settled(r.Context()); err != nil {
+			http.Error(w, "it is so now, and can't be kept: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
 		log.Info("told what a node boots", "node", o.Node, "from", o.From)
 		w.WriteHeader(http.StatusNoContent)
 	})

@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -103,6 +104,16 @@ func TestStatesAreBounded(t *testing.T) {
 	if len(list[0].Value) > kv.MaxValue/2 || n.Boot().ID != fmt.Sprint(2*maxBoots-1) || len(failed.Log) != 64<<10 {
 		t.Errorf("%d bytes, boot %s, a log of %d", len(list[0].Value), n.Boot().ID, len(failed.Log))
 	}
+}
+
+// readStates reads all entries.
+func readStates(entries kv.Store) (out []NodeStatus, err error) {
+	list, err := entries.List(stateKey)
+	for _, e := range list {
+		n, _, decoding := decodeState(e)
+		out, err = append(out, n), errors.Join(err, decoding)
+	}
+	return out, err
 }
 
 // BenchmarkReports is reports a second of so many machines, each waited for until it is on disk, with the old way (one file of all

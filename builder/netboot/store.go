@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,8 @@ const (
 	entriesFile = "state.db"    // node states, leases, claims
 	leasesFile  = "leases.json" // leases of earlier versions of this program
 	nodesFile   = "nodes.json"  // node states of earlier versions
+	// elsewhereFile says where those are that servers share, so that nobody begins anew by forgetting to say it.
+	elsewhereFile = "store"
 )
 
 // maxStored bounds a stored file in bytes.
@@ -66,8 +69,23 @@ func (s *store) close() {
 	s.root.Close()
 }
 
+// elsewhere notes that what the folder would keep is kept in another place, which other servers use too.
+func (s *store) elsewhere(place string) error {
+	if _, err := s.root.Stat(entriesFile); err == nil {
+		return fmt.Errorf("cannot keep states in %s: %s has those of a server that was alone (move it away; what it held, claims and leases, is not taken over)", place, filepath.Join(s.dir, entriesFile))
+	}
+	if err := s.create(elsewhereFile, []byte(place+"\n")); err != nil {
+		return fmt.Errorf("cannot write %s: %w", filepath.Join(s.dir, elsewhereFile), err)
+	}
+	return nil
+}
+
 // entries opens what the folder keeps in small entries, and takes over what an earlier version kept in a file.
 func (s *store) entries() (kv.Store, error) {
+	if place, err := s.root.ReadFile(elsewhereFile); err == nil {
+		return nil, fmt.Errorf("cannot keep states in %s: they are in %s (start the boot server with --store, or remove %s to begin without them)",
+			s.dir, strings.TrimSpace(string(place)), filepath.Join(s.dir, elsewhereFile))
+	}
 	entries, err := kv.OpenBolt(s.root, entriesFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot keep states: %w", err)
@@ -117,7 +135,7 @@ func (s *store) takeOverStates(entries kv.Store) error {
 			continue
 		}
 		n.bound()
-		value, err := encodeState(&n)
+		value, err := encodeState(&n, 0)
 		if err != nil {
 			return fmt.Errorf("cannot take over %s: %w", nodesFile, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -68,6 +69,17 @@ func (p Place) String() string {
 	return "etcd at " + strings.Join(p.Endpoints, ",") + " under " + p.Prefix
 }
 
+// local says whether all of it is on this machine.
+func (p Place) local() bool {
+	for _, e := range p.Endpoints {
+		at, err := netip.ParseAddrPort(e)
+		if err != nil || !at.Addr().IsLoopback() {
+			return false
+		}
+	}
+	return true
+}
+
 // Store is a kv.Shared in etcd.
 type Store struct {
 	place  Place
@@ -96,6 +108,9 @@ func Open(ctx context.Context, place Place) (*Store, error) {
 	scheme := "http://"
 	if place.TLS != nil {
 		scheme = "https://"
+	}
+	if place.TLS == nil && !place.local() {
+		return nil, fmt.Errorf("cannot use %s without TLS: whoever is on the network between could claim nodes (give an authority, a certificate and a key)", place)
 	}
 	urls := make([]string, len(place.Endpoints))
 	for i, e := range place.Endpoints {

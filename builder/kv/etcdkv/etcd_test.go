@@ -119,6 +119,10 @@ func TestNobodyThere(t *testing.T) {
 	if _, err := etcdkv.Open(t.Context(), place); !errors.Is(err, kv.ErrAway) || !strings.Contains(err.Error(), "etcd at 127.0.0.1:1") {
 		t.Errorf("got %v", err)
 	}
+	place.Endpoints = []string{"10.0.0.1:2379"}
+	if _, err := etcdkv.Open(t.Context(), place); err == nil || !strings.Contains(err.Error(), "without TLS") {
+		t.Errorf("got %v", err)
+	}
 	if _, err := etcdkv.LoadTLS("nowhere", "nowhere", "nowhere"); err == nil || !strings.Contains(err.Error(), "nowhere") {
 		t.Errorf("got %v", err)
 	}

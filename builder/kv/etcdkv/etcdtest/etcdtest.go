@@ -27,7 +27,7 @@ import (
 	"github.com/slipway-os/slipway/builder/kv/etcdkv"
 )
 
-// Server is an etcd of one member on this machine's loopback.
+// Server is an etcd of one member.
 type Server struct {
 	URL           string // etcd://…, for --store
 	CA, Cert, Key string // files
@@ -62,16 +62,22 @@ func Program(t testing.TB) string {
 	return ""
 }
 
-// Start starts one; it ends with the test.
+// Start starts one on loopback; it ends with the test.
 func Start(t testing.TB) *Server {
+	t.Helper()
+	return StartAt(t, "127.0.0.1")
+}
+
+// StartAt starts one at an address of this machine.
+func StartAt(t testing.TB, address string) *Server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &Server{
-		t: t, program: Program(t), dir: dir, client: "https://" + free(t), peer: "http://" + free(t),
+		t: t, program: Program(t), dir: dir, client: "https://" + free(t, address), peer: "http://" + free(t, "127.0.0.1"),
 		CA: filepath.Join(dir, "ca.crt"), Cert: filepath.Join(dir, "boot.crt"), Key: filepath.Join(dir, "boot.key"),
 	}
 	s.URL = "etcd://" + strings.TrimPrefix(s.client, "https://") + "/slipway/lab"
-	certificates(t, s)
+	certificates(t, s, net.ParseIP(address))
 	t.Cleanup(s.Kill)
 	s.Run()
 	return s
@@ -135,17 +141,17 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// free is an address on loopback that nobody listens on.
-func free(t testing.TB) string {
+// free is an address and a port that nobody listens on.
+func free(t testing.TB, address string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address+":0")
 	must(t, err)
 	defer l.Close()
 	return l.Addr().String()
 }
 
 // certificates writes an authority and one certificate for both sides.
-func certificates(t testing.TB, s *Server) {
+func certificates(t testing.TB, s *Server, address net.IP) {
 	t.Helper()
 	sign := func(template, parent *x509.Certificate, public any, signer *ecdsa.PrivateKey) []byte {
 		template.NotBefore, template.NotAfter = time.Now().Add(-24*time.Hour), time.Now().Add(24*time.Hour)
@@ -159,7 +165,7 @@ func certificates(t testing.TB, s *Server) {
 	must(t, err)
 	root := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test etcd CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "boot servers"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "boot servers"}, IPAddresses: []net.IP{address},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(own)
