@@ -61,7 +61,7 @@ func openArtifacts(ctx context.Context, folder, wanted string, roles []string, t
 				err = errors.Join(err, e)
 				continue
 			}
-			err = errors.Join(err, a.add(root, m))
+			err = errors.Join(err, a.add(root, m), a.addOwn(ctx, root, m.Version))
 		}
 		if err != nil {
 			a.close()
@@ -149,6 +149,26 @@ func (a *artifacts) addManifest(root *os.Root, m release.Image) error {
 		return fmt.Errorf("cannot open manifest: %w (bake the image again)", err)
 	}
 	a.files[m.File] = &artifact{Artifact: manifest.Artifact{Name: m.File, Size: int64(len(m.Data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(m.Data))}, file: file}
+	return nil
+}
+
+// addOwn opens a release's checksum file and its signatures, those that are there: a node whose image pins release keys asks for them
+// before it installs itself.
+func (a *artifacts) addOwn(ctx context.Context, root *os.Root, version string) error {
+	own, err := release.ReadOwn(ctx, release.Folder(root), version)
+	if err != nil {
+		return err
+	}
+	for name, data := range own.Files(version) {
+		if a.files[name] != nil { // another role's image is of the same release
+			continue
+		}
+		file, err := root.Open(name)
+		if err != nil {
+			return fmt.Errorf("cannot open the release's signature: %w (sign it again: slipway sign)", err)
+		}
+		a.files[name] = &artifact{Artifact: manifest.Artifact{Name: name, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}, file: file}
+	}
 	return nil
 }
 

@@ -118,11 +118,25 @@ func TestTrustedArtifacts(t *testing.T) {
 	if _, err := release.Sign(dir, "", release.Signers{Minisign: &key}); err != nil {
 		t.Fatal(err)
 	}
-	a, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust)
-	if err != nil {
+	bake(t, dir, "control-plane", "0.1.0", "amd64")
+	if _, err := release.Sign(dir, "", release.Signers{Minisign: &key}); err != nil {
 		t.Fatal(err)
 	}
-	a.close()
+	for _, trust := range []*release.Trust{trust, nil} {
+		a, err := openArtifacts(t.Context(), dir, "", bothRoles, trust)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Nodes whose image pins the key ask for the signature, whether or not the server did.
+		for _, ext := range []string{release.ExtSums, release.ExtSignature} {
+			if f, _, err := a.open(release.FileName("0.1.0", ext)); err != nil {
+				t.Error(err)
+			} else {
+				f.Close()
+			}
+		}
+		a.close()
+	}
 	// Artifacts are compared with what was signed, too.
 	write(t, filepath.Join(dir, "slipway-worker-0.1.0-amd64.root"), "other")
 	if _, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust); !errors.Is(err, manifest.ErrWrong) {
