@@ -127,8 +127,13 @@ func (s *Server) open() (err error) {
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
-	s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
-	return err
+	if s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust); err != nil {
+		return err
+	}
+	for _, cause := range s.artifacts.refused {
+		c.Log.Warn("machines boot this image, and refuse to install it: sign it (slipway sign) and start this server again", "cause", cause)
+	}
+	return nil
 }
 
 // Close closes what New opened. Run does it by itself.
