@@ -150,6 +150,7 @@ type baker struct {
 	config        []byte // the kernel's configuration; nil: its package has none
 	undionly      []byte // iPXE for legacy BIOS; nil: no package brings it
 	uki           []byte
+	ukiDigest     string // what its command line says of it; empty: it isn't made yet
 	images        []manifest.Image
 	proof         *complete.Proof
 	root          rootImage
@@ -210,7 +211,11 @@ func (b *baker) cmdline() string {
 		Size:   b.root.Size,
 		Digest: b.root.SHA256,
 	}
-	return strings.Join(slices.Concat(b.Plan.KernelArguments, root.Args()), " ")
+	seal := bootspec.NoUKIDigest()
+	if b.ukiDigest != "" {
+		seal = bootspec.ArgUKI + "=" + b.ukiDigest
+	}
+	return strings.Join(slices.Concat(b.Plan.KernelArguments, root.Args(), []string{seal}), " ")
 }
 
 func (b *baker) planDigest() string { return fmt.Sprintf("%x", sha256.Sum256(b.Plan.JSON())) }

@@ -131,6 +131,9 @@ func (b *baker) writeArtifacts() error {
 	if err != nil {
 		return err
 	}
+	if b.ukiDigest, err = bootspec.SealUKI(b.uki); err != nil {
+		return err
+	}
 	for _, a := range []struct {
 		kind, ext string
 		write     func(io.Writer) error
