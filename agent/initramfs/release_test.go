@@ -17,6 +17,7 @@ import (
 	"aead.dev/minisign"
 
 	"github.com/slipway-os/slipway/agent/network"
+	"github.com/slipway-os/slipway/agent/secure"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/checksums"
 	"github.com/slipway-os/slipway/images/manifest"
@@ -109,7 +110,7 @@ func TestSignedRelease(t *testing.T) {
 			defer server.Close()
 			var said bytes.Buffer
 			b := &boot{
-				client: newClient(), log: slog.New(slog.NewTextHandler(&said, nil)), lease: network.Lease{Server: server.URL},
+				client: newClient(&secure.Servers{}), log: slog.New(slog.NewTextHandler(&said, nil)), lease: network.Lease{Server: server.URL},
 				root: bootspec.Root{Image: image}, args: map[string]string{bootspec.ArgReleaseKey: tt.pin},
 			}
 			got, err := b.serverUKI(t.Context())
