@@ -84,10 +84,11 @@ func run(ctx context.Context, o Options, recipe func(*baker) []func() error) (*m
 	}
 }
 
-// prepare is the first half of the recipe: what will be packed.
+// prepare is the first half of the recipe: what will be packed. What takes long and needs one processor is begun early.
 func (b *baker) prepare() []func() error {
 	return []func() error{
 		b.buildComponents,
+		b.beginContainerImages,
 		b.unpackPackages,
 		b.chooseFirmware,
 		b.assembleRoot,
@@ -100,8 +101,10 @@ func (b *baker) prepare() []func() error {
 
 // bake is the recipe.
 func (b *baker) bake() []func() error {
-	return append(b.prepare(),
-		b.packRootAndInitrd,
+	return append(append([]func() error{b.beginTools}, b.prepare()...),
+		b.beginInitrd,
+		b.packRoot,
+		b.finishInitrd,
 		b.writeArtifacts,
 		b.writeInventory,
 		b.writeProof,
@@ -121,8 +124,9 @@ func try(ctx context.Context, o Options, recipe func(*baker) []func() error) (m 
 	for _, verb := range recipe(b) {
 		err := verb()
 		if errors.Is(err, rootfs.ErrDamaged) {
+			b.rest()
 			b.step("look for damage in the cache")
-			healed, failed := b.stages.heal(append(b.allPackages(), b.tools()...))
+			healed, failed := b.stages.heal(append(b.allPackages(), b.tools()...), b.layersOf)
 			return nil, healed, errors.Join(err, failed)
 		}
 		if err != nil {
@@ -135,7 +139,9 @@ func try(ctx context.Context, o Options, recipe func(*baker) []func() error) (m 
 // baker is a bake at work: what each verb leaves for the next.
 type baker struct {
 	Options
+	*workers
 	ctx    context.Context
+	cancel context.CancelFunc
 	stages *stages
 	out    *output
 
@@ -151,10 +157,14 @@ type baker struct {
 	undionly      []byte // iPXE for legacy BIOS; nil: no package brings it
 	uki           []byte
 	images        []manifest.Image
+	imageFiles    []func() (imageFile, error) // of the container images, when they are made
 	proof         *complete.Proof
 	root          rootImage
 	rootFile      rootfs.Content
 	initrd        rootfs.Content
+	waitInitrd    func() error // until it is packed
+	waitTools     func() error // until the programs are installed
+	programs      toolbox
 	manifest      *manifest.Manifest
 }
 
@@ -183,10 +193,18 @@ func begin(ctx context.Context, o Options) (*baker, error) {
 		stages.leave()
 		return nil, err
 	}
-	return &baker{Options: o, ctx: ctx, stages: stages, out: out, tree: rootfs.New()}, nil
+	ctx, cancel := context.WithCancel(ctx)
+	return &baker{Options: o, workers: newWorkers(), ctx: ctx, cancel: cancel, stages: stages, out: out, tree: rootfs.New()}, nil
+}
+
+// rest ends what runs beside.
+func (b *baker) rest() {
+	b.cancel()
+	b.running.Wait()
 }
 
 func (b *baker) end() {
+	b.rest()
 	b.out.close()
 	b.stages.leave()
 }
