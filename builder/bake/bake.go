@@ -87,6 +87,7 @@ func run(ctx context.Context, o Options, recipe func(*baker) []func() error) (*m
 // prepare is the first half of the recipe: what will be packed. What takes long and needs one processor is begun early.
 func (b *baker) prepare() []func() error {
 	return []func() error{
+		b.beginTools,
 		b.buildComponents,
 		b.beginContainerImages,
 		b.unpackPackages,
@@ -101,7 +102,7 @@ func (b *baker) prepare() []func() error {
 
 // bake is the recipe.
 func (b *baker) bake() []func() error {
-	return append(append([]func() error{b.beginTools}, b.prepare()...),
+	return append(b.prepare(),
 		b.beginInitrd,
 		b.packRoot,
 		b.finishInitrd,

@@ -3,13 +3,11 @@ package bake
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"path"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
@@ -68,7 +66,7 @@ func (b *baker) packInitrd(tree *rootfs.Tree) error {
 
 // initrdKey is the key of what is compressed of something with that digest.
 func (b *baker) initrdKey(digest [sha256.Size]byte) string {
-	return key(initrdFormat, fmt.Sprintf("%x", digest), b.Plan.Epoch, b.programs.compressorName)
+	return key(initrdFormat, fmt.Sprintf("%x", digest), b.Plan.Epoch, b.programs.compressor)
 }
 
 // initrdParts are the compressed archives.
@@ -95,8 +93,8 @@ func (b *baker) initrdParts(tree *rootfs.Tree) ([]rootfs.Content, error) {
 // compress writes an archive: with libzstd, which takes a third of the time of Go's encoder and gives less, or with that one. The
 // windows of both fit what the kernel's decompressor takes (8 MiB and less always do).
 func (p toolbox) compress(ctx context.Context, w io.Writer, a rootfs.Archive, epoch int64) error {
-	if p.zstd != nil {
-		return p.runZstd(ctx, w, func(w io.Writer) error { return a.Write(w, epoch) })
+	if run := p.zstdWriter(ctx); run != nil {
+		return run(w, func(w io.Writer) error { return a.Write(w, epoch) })
 	}
 	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
 	if err != nil {
@@ -106,39 +104,6 @@ func (p toolbox) compress(ctx context.Context, w io.Writer, a rootfs.Archive, ep
 		return err
 	}
 	return z.Close()
-}
-
-// level is zstd's for initrds, with a window of 4 MiB. The next ones take twice to six times as long for a hundredth less.
-const level = "-9"
-
-// runZstd compresses what feed writes. Feed's errors are returned as they are.
-func (p toolbox) runZstd(ctx context.Context, w io.Writer, feed func(io.Writer) error) error {
-	parent := ctx
-	ctx, cancel := context.WithCancel(parent)
-	defer cancel()
-	cmd := p.zstd(ctx, level, "--single-thread", "--quiet", "--stdout")
-	var words strings.Builder
-	cmd.Env, cmd.Stdout, cmd.Stderr = []string{"LC_ALL=C"}, w, &words // without ZSTD_CLEVEL and the like
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return fmt.Errorf("cannot run zstd: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("cannot run zstd: %w", err)
-	}
-	fed := feed(in)
-	if fed != nil {
-		cancel() // else it would finish a file that ends early
-	}
-	in.Close()
-	failed := cmd.Wait()
-	switch {
-	case parent.Err() != nil:
-		return parent.Err()
-	case failed != nil && (fed == nil || errors.Is(fed, syscall.EPIPE)):
-		return fmt.Errorf("cannot compress: zstd: %w: %s", failed, strings.TrimSpace(words.String()))
-	}
-	return fed
 }
 
 func (b *baker) initrdTree() (*rootfs.Tree, error) {

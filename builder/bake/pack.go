@@ -22,7 +22,7 @@ import (
 const (
 	rootFormat   = 2
 	initrdFormat = 2
-	imageFormat  = 1
+	imageFormat  = 2
 )
 
 // beginContainerImages has an archive of each container image made, beside what follows.
@@ -75,8 +75,12 @@ func (b *baker) makeContainerImage(i plan.ContainerImage) (imageFile, error) {
 	if len(i.Entrypoint) == 0 {
 		return imageFile{}, fmt.Errorf("container image %s has no entry point", i.Name)
 	}
+	if err := b.waitTools(); err != nil {
+		return imageFile{}, err
+	}
 	var about ociArchive
-	content, cached, err := b.stages.stage("oci-"+i.Name, key(imageFormat, fmt.Sprintf("%+v", i), c.Key, b.Plan.Arch, b.Plan.Epoch), &about, func(path string) error {
+	k := key(imageFormat, fmt.Sprintf("%+v", i), c.Key, b.Plan.Arch, b.Plan.Epoch, b.programs.compressor)
+	content, cached, err := b.stages.stage("oci-"+i.Name, k, &about, func(path string) error {
 		b.step("make container image " + i.Name)
 		files := rootfs.New()
 		if err := addComponent(files, c); err != nil {
@@ -90,7 +94,7 @@ func (b *baker) makeContainerImage(i plan.ContainerImage) (imageFile, error) {
 		about.file, err = create(path, func(w io.Writer) error {
 			about.Digest, err = oci.Write(w, oci.Image{
 				Reference: i.Reference, Arch: b.Plan.Arch, Entrypoint: i.Entrypoint, Args: i.Args, User: i.User, Ports: i.Ports,
-				Files: files, Epoch: b.Plan.Epoch,
+				Files: files, Epoch: b.Plan.Epoch, Zstd: b.programs.zstdWriter(b.ctx),
 			})
 			return err
 		})
@@ -134,12 +138,16 @@ func (b *baker) packRoot() error {
 	if err := b.waitTools(); err != nil {
 		return err
 	}
+	mksquashfs, version, err := b.mksquashfs()
+	if err != nil {
+		return err
+	}
 	c := b.Plan.Compression
 	o := squashfs.Options{Algorithm: c.Algorithm, Level: c.Level, BlockSize: c.BlockSize, Epoch: b.Plan.Epoch}
-	k := key(rootFormat, fmt.Sprintf("%x", b.tree.Digest()), fmt.Sprintf("%+v", o), b.programs.packer)
+	k := key(rootFormat, fmt.Sprintf("%x", b.tree.Digest()), fmt.Sprintf("%+v", o), version)
 	content, cached, err := b.stages.stage("root-"+b.Plan.Role, k, &b.root, func(path string) (err error) {
 		b.step("pack root image")
-		packer := squashfs.Packer{Program: b.programs.mksquashfs, Tool: b.programs.packer, Store: b.stages.pieces, Name: b.Plan.Role + "-" + b.Plan.Arch}
+		packer := squashfs.Packer{Program: mksquashfs, Tool: version, Store: b.stages.pieces, Name: b.Plan.Role + "-" + b.Plan.Arch}
 		if err := packer.Write(b.ctx, path, b.tree, o); err != nil {
 			return err
 		}

@@ -21,12 +21,13 @@ import (
 // tools are the locked packages of programs for a machine like this one.
 func (b *baker) tools() []plan.Package { return b.Plan.Tools[runtime.GOARCH] }
 
-// toolbox is the programs that a bake runs, each with what says which one it is.
+// toolbox is the programs of the locked packages that a bake runs, each with what says which one it is; none when the definition
+// names no tools.
 type toolbox struct {
-	mksquashfs     squashfs.Program
-	packer         string
-	zstd           program // nil: what this compresses is compressed in Go
-	compressorName string
+	pack       squashfs.Program
+	packer     string
+	zstd       program // nil: what this would compress is compressed in Go
+	compressor string
 }
 
 // program is one of a toolset.
@@ -35,19 +36,15 @@ type program = func(ctx context.Context, args ...string) *exec.Cmd
 // beginTools has the programs of the bake installed, beside what follows.
 func (b *baker) beginTools() error {
 	b.waitTools = b.beside(func() (err error) {
-		b.programs, err = b.installTools(b.ctx)
+		b.programs, err = b.installTools()
 		return err
 	})
 	return nil
 }
 
-// installTools installs the programs of the locked packages. When the definition names none, root images are packed by this machine's
-// own mksquashfs.
-func (b *baker) installTools(ctx context.Context) (toolbox, error) {
+func (b *baker) installTools() (toolbox, error) {
 	if len(b.Plan.Tools) == 0 {
-		host := squashfs.Program(squashfs.Host)
-		version, err := host.Version(ctx)
-		return toolbox{mksquashfs: host, packer: version}, err
+		return toolbox{}, nil
 	}
 	if len(b.tools()) == 0 {
 		return toolbox{}, fmt.Errorf("the lock has programs for machines of architecture %s, and this one is %s: run `%s --arch %s` too, or bake on one of those",
@@ -67,13 +64,24 @@ func (b *baker) installTools(ctx context.Context) (toolbox, error) {
 	}
 	p := toolbox{packer: versions("mksquashfs", layers)}
 	if name := versions("zstd", layers); name != "" {
-		p.compressorName = name
+		p.compressor = name
 		if p.zstd, err = set.Command("zstd"); err != nil {
 			return toolbox{}, err
 		}
 	}
-	p.mksquashfs, err = set.Command("mksquashfs")
+	p.pack, err = set.Command("mksquashfs")
 	return p, err
+}
+
+// mksquashfs is the program that packs root images, and what says which one it is: that of the locked packages, or this machine's own
+// when the definition names no tools.
+func (b *baker) mksquashfs() (squashfs.Program, string, error) {
+	if b.programs.pack != nil {
+		return b.programs.pack, b.programs.packer, nil
+	}
+	host := squashfs.Program(squashfs.Host)
+	version, err := host.Version(b.ctx)
+	return host, version, err
 }
 
 // versions are the names and versions of the packages that a program is of: the one that brings it, and what that needs of them,
