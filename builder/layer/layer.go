@@ -22,6 +22,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/slipway-os/slipway/builder/deb"
 	"github.com/slipway-os/slipway/builder/kmod"
 	"github.com/slipway-os/slipway/builder/record"
@@ -101,6 +103,7 @@ type Store struct {
 	dir  string
 	warn func(string)
 	only Selection
+	once *singleflight.Group // of those who want the same layer at the same time, one makes it
 }
 
 // Selection is which kernel modules of a package a layer has.
@@ -110,7 +113,7 @@ type Selection struct {
 }
 
 // Only is the same store with layers that have no other kernel modules than a selection's.
-func (s *Store) Only(these Selection) *Store { return &Store{s.dir, s.warn, these} }
+func (s *Store) Only(these Selection) *Store { return &Store{s.dir, s.warn, these, s.once} }
 
 // NewStore uses a folder, which is made when it is missing. Warn is told of damage, perhaps by several goroutines; it may be nil.
 func NewStore(dir string, warn func(string)) (*Store, error) {
@@ -120,15 +123,21 @@ func NewStore(dir string, warn func(string)) (*Store, error) {
 	if warn == nil {
 		warn = func(string) {}
 	}
-	return &Store{dir: dir, warn: warn}, nil
+	return &Store{dir: dir, warn: warn, once: &singleflight.Group{}}, nil
 }
 
 // Dir is the store's folder.
 func (s *Store) Dir() string { return s.dir }
 
 // Open is the layer of the .deb with that SHA-256. When it is not in the store yet, or not whole, the .deb is asked for,
-// checked against the digest and unpacked.
+// checked against the digest and unpacked. Several may open the same one at the same time, and get the same, which nobody may change.
 func (s *Store) Open(digest string, path func() (string, error)) (*Layer, error) {
+	l, err, _ := s.once.Do(s.file(digest, ""), func() (any, error) { return s.open(digest, path) })
+	layer, _ := l.(*Layer)
+	return layer, err
+}
+
+func (s *Store) open(digest string, path func() (string, error)) (*Layer, error) {
 	layer, err := s.load(digest)
 	if err == nil {
 		return layer, nil

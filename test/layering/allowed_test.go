@@ -43,7 +43,7 @@ var allowed = map[string][]string{
 	"builder/kmod":               {"builder/unxz", "github.com/klauspost/compress"},
 	"builder/kv":                 {"go.etcd.io/bbolt", "golang.org/x/sys"},
 	"builder/kv/kvtest":          {"builder/kv"},
-	"builder/layer":              {"builder/deb", "builder/kmod", "builder/record", "builder/rootfs"},
+	"builder/layer":              {"builder/deb", "builder/kmod", "builder/record", "builder/rootfs", "golang.org/x/sync"},
 	"builder/nodeconfig":         {"builder/pki", "images/bootspec", "profiles/cluster", "github.com/coreos/ignition", "github.com/coreos/vcontext", "go.yaml.in/yaml"},
 	"builder/netboot":            {"builder/kv", "builder/release", "builder/tftp", "builder/uki", "images/bootspec", "images/manifest", "images/version", "profiles/cluster", "github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/sync", "golang.org/x/sys"},
 	"builder/nodes":              {"builder/pki", "images/bootspec", "profiles/cluster", "filippo.io/age", "go.etcd.io/bbolt"},
