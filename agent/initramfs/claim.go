@@ -134,6 +134,9 @@ func doOnce(client *http.Client, req *http.Request, limit int64, patience time.D
 	if resp.StatusCode != http.StatusOK {
 		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		err := fmt.Errorf("the boot server says %s: %s", resp.Status, oneLine(reason))
+		if resp.StatusCode == http.StatusNotFound {
+			err = missing{err}
+		}
 		return nil, nil, resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests, err
 	}
 	data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))

@@ -52,6 +52,7 @@ type boot struct {
 	config     []byte   // the node's Ignition configuration: a secret
 	configured bool     // it came from the medium
 	again      bool     // the boot server wants the node to install itself once more
+	vouched    string   // who vouches for what is installed, in words
 
 }
 

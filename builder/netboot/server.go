@@ -139,8 +139,13 @@ func (s *Server) open() (err error) {
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
-	s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
-	return err
+	if s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust); err != nil {
+		return err
+	}
+	for _, cause := range s.artifacts.refused {
+		c.Log.Warn("machines boot this image, and refuse to install it: sign it (slipway sign) and start this server again", "cause", cause)
+	}
+	return nil
 }
 
 // openEntries opens what the state folder keeps, unless that is kept elsewhere.

@@ -163,7 +163,7 @@ var runners = map[string]string{
 	"builder/toolset":            "programs of locked packages",
 	"builder/unxz":               "xz, where there is one",
 	"builder/nodes":              "etcd of an image, for a drill",
-	"builder/kv/etcdkv/etcdtest": "etcd of an image, for tests",
+	"builder/power":              "ipmitool",
 	"builder/rack":               "QEMU, the boot server, kubectl",
 	"agent/backup":               "slipway-etcd",
 	"agent/manage":               "journalctl, slipway-etcd",
@@ -171,6 +171,7 @@ var runners = map[string]string{
 	"agent/storage":              "mkfs, e2fsck",
 	"agent/units":                "journalctl",
 	"test/figures":               "slipway",
+	"builder/kv/etcdkv/etcdtest": "etcd of an image, for tests",
 }
 
 func TestOnlyFewPackagesStartProcesses(t *testing.T) {
