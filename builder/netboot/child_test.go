@@ -128,7 +128,7 @@ func (c *child) launch() {
 	must(c.t, err)
 	c.starts++
 	c.stop = c.host.start("env", childServer+"="+string(text), "sh", "-c", "exec /proc/"+fmt.Sprint(os.Getpid())+"/exe 2>>"+c.logFile())
-	waitFor(c.t, func() bool { return strings.Count(c.said(), "msg=serving") == c.starts })
+	someoneWaits(c.t, func() bool { return strings.Count(c.said(), "msg=serving") == c.starts })
 }
 
 func (c *child) logFile() string { return filepath.Join(c.dir, "log") }
@@ -166,6 +166,9 @@ func (f *fleet) heal() {
 		f.dead = nil
 	}
 }
+
+// lease gets an address as udhcpc does, with more patience: the store is a program too.
+func (c *host) lease(words ...string) error { return c.udhcpc(append(words, "-t", "15")...) }
 
 // curl runs curl in a machine and returns the answer with its status at the end.
 func (c *host) curl(words ...string) string {

@@ -195,7 +195,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}()
 	defer func() { stop(); <-kept }()
 	if s.sisters != nil {
-		s.sisters.mac = s.sockets.link.HardwareAddr.String()
+		if err := s.sisters.meet(s.sockets.link.HardwareAddr.String()); err != nil {
+			return err
+		}
 		var others sync.WaitGroup
 		ctx, leave := context.WithCancel(ctx)
 		for _, work := range []func(context.Context){s.sisters.serve, s.states.follow, s.leases.follow} {
