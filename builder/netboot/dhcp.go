@@ -24,7 +24,7 @@ const maxKept = 2048
 type dhcp struct {
 	policy Policy
 	states *states
-	leases *leases
+	leases pools
 	past   *history
 	rivals *rivals
 	log    *slog.Logger
@@ -162,6 +162,7 @@ func (s *dhcp) reply(mac string, request, reply *dhcpv4.DHCPv4) {
 
 // send sends a reply the way its client can hear it.
 func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
+	source := address(reply.ServerIdentifier())
 	to, unicast := destination(request, reply)
 	if unicast {
 		// The client has no address yet and answers no ARP: tell the kernel its hardware address.
@@ -174,8 +175,8 @@ func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
 		}
 	}
 	// The server identifier and the packet's source must be the same address, also where the interface has several.
-	source := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(s.link), Spec_dst: s.policy.Site.Server.As4()})
-	if _, _, err := s.conn.WriteMsgUDPAddrPort(encode(reply), source, to); err != nil {
+	control := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(s.link), Spec_dst: source.As4()})
+	if _, _, err := s.conn.WriteMsgUDPAddrPort(encode(reply), control, to); err != nil {
 		return fmt.Errorf("cannot send to %s: %w", to, err)
 	}
 	return nil

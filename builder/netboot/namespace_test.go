@@ -63,11 +63,24 @@ func network(t *testing.T) {
 	if os.Getenv(inside) == "" {
 		t.Skip("network namespaces need root")
 	}
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: serverLink}}
+	addBridge(t, serverLink, "10.1.0.1/24")
+	t.Cleanup(func() { removeBridge(t, serverLink) })
+}
+
+// addBridge makes a network of its own with an address of the server.
+func addBridge(t *testing.T, name, address string) {
+	t.Helper()
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
 	must(t, netlink.LinkAdd(bridge))
-	t.Cleanup(func() { must(t, netlink.LinkDel(bridge)) })
-	setAddress(t, bridge, "10.1.0.1/24")
+	setAddress(t, bridge, address)
 	must(t, netlink.LinkSetUp(bridge))
+}
+
+func removeBridge(t *testing.T, name string) {
+	t.Helper()
+	bridge, err := netlink.LinkByName(name)
+	must(t, err)
+	must(t, netlink.LinkDel(bridge))
 }
 
 func setAddress(t *testing.T, link netlink.Link, prefix string) {
@@ -92,8 +105,13 @@ type host struct {
 	dir   string
 }
 
-// plug makes a machine with a MAC address.
+// plug makes a machine with a MAC address on the server's network, plugInto on another one.
 func plug(t *testing.T, mac string) *host {
+	t.Helper()
+	return plugInto(t, serverLink, mac)
+}
+
+func plugInto(t *testing.T, network, mac string) *host {
 	t.Helper()
 	c := &host{t: t, dir: t.TempDir()}
 	made := make(chan error)
@@ -107,7 +125,7 @@ func plug(t *testing.T, mac string) *host {
 	t.Cleanup(func() { c.space.Close() })
 	hardware, err := net.ParseMAC(mac)
 	must(t, err)
-	bridge, err := netlink.LinkByName(serverLink)
+	bridge, err := netlink.LinkByName(network)
 	must(t, err)
 	port := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: "p" + strings.ReplaceAll(mac, ":", "")}, PeerName: "eth0",

@@ -49,7 +49,7 @@ type rivals struct {
 
 // saw notes another server.
 func (r *rivals) saw(server netip.Addr, mac, what string) {
-	if r == nil || !server.IsValid() || server == r.site.Server {
+	if r == nil || !server.IsValid() || r.site.ours(server) {
 		return
 	}
 	r.mu.Lock()

@@ -31,7 +31,7 @@ func configFor(t *testing.T, log *journal) Config {
 	authority, own := securetest.Certificate(t)
 	return Config{
 		Secure: &Secure{Authority: authority, Certificate: func() (*tls.Certificate, error) { return own, nil }},
-		Site:   lab(t), Artifacts: images, StateDir: filepath.Join(t.TempDir(), "state"), Interface: serverLink,
+		Site:   lab(t), Artifacts: images, StateDir: filepath.Join(t.TempDir(), "state"), Interfaces: []string{serverLink},
 		NodeConfig: func(node string) ([]byte, error) { return []byte(secret + " of " + node), nil },
 		Log:        slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
@@ -232,11 +232,11 @@ func TestCannotStart(t *testing.T) {
 	t.Run("interface", func(t *testing.T) {
 		network(t)
 		c := configFor(t, &journal{})
-		c.Interface = "eno7"
+		c.Interfaces = []string{"eno7"}
 		fails(t, c, "cannot serve on eno7: there is no such interface", "br0", "lo")
-		c.Interface = "lo"
+		c.Interfaces = []string{"lo"}
 		fails(t, c, "cannot serve on lo: it lacks the server's address", "ip address add 10.1.0.1/24 dev lo")
-		c.Interface = ""
+		c.Interfaces = nil
 		s, err := New(c)
 		must(t, err)
 		s.Close()

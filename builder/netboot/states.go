@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -134,9 +135,9 @@ func (s *states) move(n *NodeStatus, address string) {
 	n.Address = address
 }
 
-// at says whether a machine is at an address: its own, and beside another DHCP server also the one which that gave it.
+// at says whether a machine is at an address: its own ones, and beside another DHCP server also the one which that gave it.
 func (s *states) at(m Machine, address netip.Addr) bool {
-	if m.Address == address {
+	if m.Address == address || slices.Contains(m.Others, address) {
 		return true
 	}
 	s.mu.Lock()

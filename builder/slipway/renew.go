@@ -65,7 +65,7 @@ func renew(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, n
 	}
 	var results []renewResult
 	for i, n := range list {
-		document, err := nodeconfig.Render(d.Cluster, n.Name, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
+		document, err := nodeconfig.Render(d.Cluster, n.Name, id, nodeconfig.Environment{Environment: a.pki(), Server: nodeServerURL(d, n.Name)})
 		if err != nil {
 			return err
 		}
