@@ -11,6 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,8 +29,10 @@ type dhcp struct {
 	past   *history
 	rivals *rivals
 	log    *slog.Logger
-	link   int // interface index
+	now    func() time.Time
+	link   *net.Interface
 	conn   *net.UDPConn
+	probes *prober // nil: no addresses are probed
 	kept   chan kept
 }
 
@@ -40,6 +43,9 @@ type kept struct {
 	request *dhcpv4.DHCPv4
 	reply   *dhcpv4.DHCPv4 // nil: none
 }
+
+// batch is how many requests are read with one call.
+const batch = 64
 
 // serve answers until ctx ends.
 func (s *dhcp) serve(ctx context.Context) error {
@@ -52,9 +58,21 @@ func (s *dhcp) serve(ctx context.Context) error {
 		s.acknowledge()
 	}()
 	defer func() { close(s.kept); <-ended }()
-	buffer := make([]byte, maxDHCP)
+	if s.policy.Site.ServeUnknown && !s.policy.Site.Proxy {
+		probes, end := s.openProbes(s.link, s.policy.at()[0], s.now)
+		s.probes = probes
+		defer end()
+	}
+	conn := ipv4.NewPacketConn(s.conn)
+	if err := conn.SetControlMessage(ipv4.FlagDst, true); err != nil {
+		return fmt.Errorf("cannot read DHCP requests: %w", err)
+	}
+	messages := make([]ipv4.Message, batch)
+	for i := range messages {
+		messages[i].Buffers, messages[i].OOB = [][]byte{make([]byte, maxDHCP)}, ipv4.NewControlMessage(ipv4.FlagDst)
+	}
 	for {
-		n, from, err := s.conn.ReadFromUDPAddrPort(buffer)
+		n, err := conn.ReadBatch(messages, 0)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -66,13 +84,26 @@ func (s *dhcp) serve(ctx context.Context) error {
 			pause(ctx, time.Second) // the interface is down
 			continue
 		}
-		request, err := decode(buffer[:n])
-		if err != nil {
-			s.log.Debug("dhcp: not a DHCP message", "from", from, "error", err)
-			continue
+		for _, m := range messages[:n] {
+			s.take(m)
 		}
-		s.handle(buffer[:n], request)
 	}
+}
+
+// take reads a packet.
+func (s *dhcp) take(m ipv4.Message) {
+	packet := m.Buffers[0][:m.N]
+	request, err := decode(packet)
+	if err != nil {
+		s.log.Debug("dhcp: not a DHCP message", "from", m.Addr, "error", err)
+		return
+	}
+	var control ipv4.ControlMessage
+	unicast := false
+	if control.Parse(m.OOB[:m.NN]) == nil {
+		unicast = s.policy.Site.ours(address(control.Dst))
+	}
+	s.handle(packet, request, unicast)
 }
 
 // acknowledge sends what waits for the disk. While it waits for one lease others join it: they are written together.
@@ -86,15 +117,20 @@ func (s *dhcp) acknowledge() {
 	}
 }
 
-// handle decides and does.
-func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4) {
-	d := Decide(request, s.policy)
-	var to netip.AddrPort
-	unicast := false
-	if d.Reply != nil {
-		to, unicast = destination(request, d.Reply)
+// handle decides and does. unicast: the packet came to our own address.
+func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4, unicast bool) {
+	policy := s.policy
+	policy.Unicast = unicast
+	d := Decide(request, policy)
+	if s.probed(packet, request, d, unicast) {
+		return
 	}
-	s.past.note(portDHCP, packet, request, d, to, unicast)
+	var to netip.AddrPort
+	direct := false
+	if d.Reply != nil {
+		to, direct = destination(request, d.Reply)
+	}
+	s.past.note(portDHCP, packet, request, d, to, direct)
 	if server := address(request.ServerIdentifier()); server.IsValid() && !s.policy.Site.Proxy {
 		s.rivals.saw(server, "", fmt.Sprintf("%s asks it: %s", request.ClientHWAddr, request.MessageType()))
 	}
@@ -167,7 +203,7 @@ func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
 	if unicast {
 		// The client has no address yet and answers no ARP: tell the kernel its hardware address.
 		neighbour := &netlink.Neigh{
-			LinkIndex: s.link, Family: netlink.FAMILY_V4, State: netlink.NUD_REACHABLE, IP: to.Addr().AsSlice(), HardwareAddr: request.ClientHWAddr,
+			LinkIndex: s.link.Index, Family: netlink.FAMILY_V4, State: netlink.NUD_REACHABLE, IP: to.Addr().AsSlice(), HardwareAddr: request.ClientHWAddr,
 		}
 		if err := netlink.NeighSet(neighbour); err != nil {
 			s.log.Warn("dhcp: cannot set a neighbour entry, broadcasting", "error", err)
@@ -175,7 +211,7 @@ func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
 		}
 	}
 	// The server identifier and the packet's source must be the same address, also where the interface has several.
-	control := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(s.link), Spec_dst: source.As4()})
+	control := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(s.link.Index), Spec_dst: source.As4()})
 	if _, _, err := s.conn.WriteMsgUDPAddrPort(encode(reply), control, to); err != nil {
 		return fmt.Errorf("cannot send to %s: %w", to, err)
 	}

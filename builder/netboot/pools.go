@@ -62,3 +62,53 @@ func (p pools) release(mac string, a netip.Addr) <-chan error {
 	}
 	return nil
 }
+
+// holds says whether a machine has an address, or was offered it.
+func (p pools) holds(mac string, a netip.Addr) bool {
+	l := p.of(a)
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lease, held := l.held[a]
+	return held && lease.MAC == mac && !lease.Until.Before(l.now())
+}
+
+// taken keeps an address from all others than the one that was found to use it; mac is empty where that isn't known.
+func (p pools) taken(a netip.Addr, mac string) <-chan error {
+	l := p.of(a)
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, another := l.byMAC[mac]; another {
+		mac = "" // it has its own lease, and one more address
+	}
+	l.put(Lease{MAC: mac, Address: a, Until: l.now().Add(quarantine)})
+	return l.save(a)
+}
+
+// candidates are up to count addresses that may be given out next in the subnet of an address.
+func (p pools) candidates(in netip.Addr, count int) []netip.Addr {
+	l := p.of(in)
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	var out []netip.Addr
+	for _, a := range l.again.heap {
+		if len(out) < count && l.free(a, now) {
+			out = append(out, a)
+		}
+	}
+	for a := l.fresh; l.pool.Contains(a) && len(out) < count; a = a.Next() {
+		if l.free(a, now) {
+			out = append(out, a)
+		}
+	}
+	return out
+}

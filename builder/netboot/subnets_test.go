@@ -121,7 +121,9 @@ func TestForeignRelay(t *testing.T) {
 	if got := node.told("renew", "ip", "serverid"); got != "ip=10.3.0.23 serverid=10.1.0.1" {
 		t.Errorf("renewed: %s", got)
 	}
-	direct := func(e Exchange) bool { return strings.Contains(strings.Join(e.Path, "\n"), "way: from its own network") && e.Answer != "" }
+	direct := func(e Exchange) bool {
+		return strings.Contains(strings.Join(e.Path, "\n"), "way: from its own network") && e.Answer != ""
+	}
 	if past := s.past.explain(worker3); !slices.ContainsFunc(past, direct) { // the relay overhears it and passes it on besides
 		t.Errorf("no renewal came past the relay: %+v", past)
 	}
