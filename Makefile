@@ -98,7 +98,7 @@ lint: ## gofmt and go vet
 	@bad=$$(gofmt -l agent builder images profiles test); test -z "$$bad" || { echo "gofmt: $$bad" >&2; exit 1; }
 	go vet ./...
 
-bench: PACKAGES += mkosi debootstrap systemd-container
+bench: PACKAGES += mkosi debootstrap systemd-container kea-dhcp4-server kea-admin
 bench: deps build ## print the figures of docs/figures.md (boots virtual machines)
 	bash -o pipefail -c "go test -run '^$$' -bench . -benchtime 1s ./builder/... ./agent/... ./images/... | grep -E '^(Benchmark|ok|FAIL|panic|--- FAIL|    .*_test.go)'"
 	go run ./test/figures

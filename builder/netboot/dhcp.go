@@ -42,6 +42,7 @@ type kept struct {
 	mac     string
 	request *dhcpv4.DHCPv4
 	reply   *dhcpv4.DHCPv4 // nil: none
+	packet  []byte         // the reply's
 }
 
 // batch is how many requests are read with one call.
@@ -113,7 +114,7 @@ func (s *dhcp) acknowledge() {
 			s.log.Error("dhcp: cannot keep a lease, so none is given", "mac", k.mac, "error", err)
 			continue
 		}
-		s.reply(k.mac, k.request, k.reply)
+		s.reply(k.mac, k.request, k.reply, k.packet)
 	}
 }
 
@@ -127,10 +128,12 @@ func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4, unicast bool) {
 	}
 	var to netip.AddrPort
 	direct := false
+	var answer []byte
 	if d.Reply != nil {
 		to, direct = destination(request, d.Reply)
+		answer = encode(d.Reply)
 	}
-	s.past.note(portDHCP, packet, request, d, to, direct)
+	s.past.note(portDHCP, packet, request, d, answer, to, direct)
 	if server := address(request.ServerIdentifier()); server.IsValid() && !s.policy.Site.Proxy {
 		s.rivals.saw(server, "", fmt.Sprintf("%s asks it: %s", request.ClientHWAddr, request.MessageType()))
 	}
@@ -141,10 +144,10 @@ func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4, unicast bool) {
 	}
 	s.tell(request, d, "dhcp")
 	if saved := s.keep(d, mac); saved != nil {
-		s.kept <- kept{saved, mac, request, d.Reply}
+		s.kept <- kept{saved, mac, request, d.Reply, answer}
 		return
 	}
-	s.reply(mac, request, d.Reply)
+	s.reply(mac, request, d.Reply, answer)
 }
 
 // tell notes a decision and logs it.
@@ -187,17 +190,17 @@ func (s *dhcp) note(d Decision, mac string) bool {
 	return s.states.seen(mac, address, d.Reason)
 }
 
-func (s *dhcp) reply(mac string, request, reply *dhcpv4.DHCPv4) {
+func (s *dhcp) reply(mac string, request, reply *dhcpv4.DHCPv4, packet []byte) {
 	if reply == nil {
 		return
 	}
-	if err := s.send(request, reply); err != nil {
+	if err := s.send(request, reply, packet); err != nil {
 		s.log.Error("dhcp: cannot answer", "mac", mac, "error", err)
 	}
 }
 
 // send sends a reply the way its client can hear it.
-func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
+func (s *dhcp) send(request, reply *dhcpv4.DHCPv4, packet []byte) error {
 	source := address(reply.ServerIdentifier())
 	to, unicast := destination(request, reply)
 	if unicast {
@@ -212,7 +215,7 @@ func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
 	}
 	// The server identifier and the packet's source must be the same address, also where the interface has several.
 	control := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(s.link.Index), Spec_dst: source.As4()})
-	if _, _, err := s.conn.WriteMsgUDPAddrPort(encode(reply), control, to); err != nil {
+	if _, _, err := s.conn.WriteMsgUDPAddrPort(packet, control, to); err != nil {
 		return fmt.Errorf("cannot send to %s: %w", to, err)
 	}
 	return nil

@@ -48,12 +48,9 @@ type history struct {
 	strangers []string // MAC addresses of machines outside the document, the one longest known first
 }
 
-// note keeps an exchange. The request's bytes are copied.
-func (h *history) note(port uint16, packet []byte, request *dhcpv4.DHCPv4, d Decision, to netip.AddrPort, unicast bool) {
-	e := exchange{at: h.now(), port: port, request: slices.Clone(packet[:min(len(packet), packetKept)]), to: to, unicast: unicast, decision: d}
-	if d.Reply != nil {
-		e.reply = encode(d.Reply)
-	}
+// note keeps an exchange; answer is what goes out, nil: nothing. The request's bytes are copied.
+func (h *history) note(port uint16, packet []byte, request *dhcpv4.DHCPv4, d Decision, answer []byte, to netip.AddrPort, unicast bool) {
+	e := exchange{at: h.now(), port: port, request: slices.Clone(packet[:min(len(packet), packetKept)]), to: to, unicast: unicast, decision: d, reply: answer}
 	e.decision.Reply = nil
 	mac := request.ClientHWAddr.String()
 	h.mu.Lock()

@@ -128,12 +128,16 @@ func (s *dhcp) handleBootPort(conn *net.UDPConn, packet []byte, request *dhcpv4.
 	if _, near := s.policy.Site.subnet(from.Addr().Unmap()); near && !d.Address.IsValid() {
 		d.Address = from.Addr().Unmap()
 	}
-	s.past.note(portBoot, packet, request, d, from, false)
+	var answer []byte
+	if d.Reply != nil {
+		answer = encode(d.Reply)
+	}
+	s.past.note(portBoot, packet, request, d, answer, from, false)
 	s.tell(request, d, "pxe")
 	if d.Reply == nil {
 		return
 	}
-	if _, err := conn.WriteToUDPAddrPort(encode(d.Reply), from); err != nil {
+	if _, err := conn.WriteToUDPAddrPort(answer, from); err != nil {
 		s.log.Error("pxe: cannot answer", "mac", request.ClientHWAddr, "to", from, "error", err)
 	}
 }

@@ -23,7 +23,7 @@ import (
 )
 
 // configFor is a boot server's configuration for the lab, with images baked into a folder of the test's.
-func configFor(t *testing.T, log *journal) Config {
+func configFor(t testing.TB, log *journal) Config {
 	t.Helper()
 	images := t.TempDir()
 	bake(t, images, "worker", "0.1.0", "amd64")
@@ -38,7 +38,7 @@ func configFor(t *testing.T, log *journal) Config {
 }
 
 // run runs a boot server until stop is called.
-func run(t *testing.T, c Config) (s *Server, stop func()) {
+func run(t testing.TB, c Config) (s *Server, stop func()) {
 	t.Helper()
 	s, err := New(c)
 	must(t, err)
@@ -161,7 +161,7 @@ func sameFile(t *testing.T, got, want string) {
 	}
 }
 
-func waitFor(t *testing.T, what func() bool) {
+func waitFor(t testing.TB, what func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !what(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {

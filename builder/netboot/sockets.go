@@ -99,6 +99,21 @@ func listenUDP(link string, at netip.AddrPort) (*net.UDPConn, error) {
 	return conn.(*net.UDPConn), nil
 }
 
+// roomBytes is what the kernel may keep of requests that were not read yet: some thousand machines that are switched on together.
+const roomBytes = 8 << 20
+
+// roomy has the kernel keep more than its default. Without CAP_NET_ADMIN it keeps what net.core.rmem_max allows.
+func roomy(conn *net.UDPConn) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, roomBytes) })
+	if err != nil {
+		_ = conn.SetReadBuffer(roomBytes)
+	}
+}
+
 // findInterface finds the interface by name, and makes sure it has the server's address; without a name it finds the one
 // that has it.
 func findInterface(name string, server netip.Prefix) (*net.Interface, error) {

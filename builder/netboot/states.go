@@ -26,8 +26,9 @@ type states struct {
 	now     func() time.Time
 	log     *slog.Logger
 	byMAC   map[string]*NodeStatus
-	changed func(NodeStatus) // may be nil; called with the lock held, must not block
-	answers *atomic.Int64    // counts the answers to machines; may be nil
+	macs    map[string]string // MAC address by the address that a machine has, or had
+	changed func(NodeStatus)  // may be nil; called with the lock held, must not block
+	answers *atomic.Int64     // counts the answers to machines; may be nil
 
 	changes int           // so far
 	tried   int           // of these, those that were written or failed to be
@@ -46,7 +47,7 @@ func openStates(store *store, site *Site, now func() time.Time, log *slog.Logger
 	}
 	s := &states{
 		site: site, store: store, now: now, log: log, changed: changed,
-		byMAC: map[string]*NodeStatus{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
+		byMAC: map[string]*NodeStatus{}, macs: map[string]string{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
 	}
 	s.take(earlier, site)
 	return s, nil
@@ -75,6 +76,11 @@ func (s *states) take(earlier []NodeStatus, site *Site) {
 			n.Address = m.Address.String()
 		}
 	}
+	for mac, n := range s.byMAC {
+		if n.Address != "" {
+			s.macs[n.Address] = mac
+		}
+	}
 }
 
 // node finds or makes a machine's status. One unknown machine too many drives out the one that wasn't seen longest.
@@ -88,19 +94,23 @@ func (s *states) node(mac string) *NodeStatus {
 	return n
 }
 
+// makeRoom drives out a few at once, so that a flood of new machines doesn't have all looked through for each.
 func (s *states) makeRoom() {
-	var oldest *NodeStatus
-	unknown := 0
+	if len(s.byMAC) < len(s.site.Machines)+maxUnknown {
+		return
+	}
+	var unknown []*NodeStatus
 	for _, n := range s.byMAC {
-		if n.Name != "" {
-			continue
-		}
-		if unknown++; oldest == nil || n.LastSeen.Before(oldest.LastSeen) {
-			oldest = n
+		if n.Name == "" {
+			unknown = append(unknown, n)
 		}
 	}
-	if unknown >= maxUnknown {
-		delete(s.byMAC, oldest.MAC)
+	if len(unknown) < maxUnknown {
+		return
+	}
+	slices.SortFunc(unknown, func(a, b *NodeStatus) int { return a.LastSeen.Compare(b.LastSeen) })
+	for _, n := range unknown[:len(unknown)-maxUnknown+1+maxUnknown/16] {
+		delete(s.byMAC, n.MAC)
 	}
 }
 
@@ -127,12 +137,11 @@ func (s *states) seen(mac, address, answer string) bool {
 
 // move notes that a machine has another address, which then is no other's; the lock is held.
 func (s *states) move(n *NodeStatus, address string) {
-	for _, other := range s.byMAC {
-		if other.Address == address {
-			other.Address = ""
-		}
+	if other := s.byMAC[s.macs[address]]; other != nil && other != n && other.Address == address {
+		other.Address = ""
 	}
 	n.Address = address
+	s.macs[address] = n.MAC
 }
 
 // at says whether a machine is at an address: its own ones, and beside another DHCP server also the one which that gave it.

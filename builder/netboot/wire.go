@@ -83,6 +83,7 @@ func (w *wire) open(proxy bool) (err error) {
 	if w.dhcp, err = listenUDP(w.link.Name, netip.AddrPortFrom(netip.IPv4Unspecified(), portDHCP)); err != nil {
 		return explain("DHCP", "udp", portDHCP, err)
 	}
+	roomy(w.dhcp)
 	for _, server := range w.servers {
 		if proxy {
 			boot, err := listenUDP(w.link.Name, netip.AddrPortFrom(server, portBoot))
