@@ -28,6 +28,7 @@ type dhcp struct {
 	leases pools
 	past   *history
 	rivals *rivals
+	ours   *sisters // other boot servers of this site
 	log    *slog.Logger
 	now    func() time.Time
 	link   *net.Interface
@@ -110,7 +111,12 @@ func (s *dhcp) take(m ipv4.Message) {
 // acknowledge sends what waits for the disk. While it waits for one lease others join it: they are written together.
 func (s *dhcp) acknowledge() {
 	for k := range s.kept {
-		if err := <-k.saved; err != nil {
+		err := <-k.saved
+		if errors.Is(err, errTaken) {
+			s.refuse(k)
+			continue
+		}
+		if err != nil {
 			s.log.Error("dhcp: cannot keep a lease, so none is given", "mac", k.mac, "error", err)
 			continue
 		}
@@ -118,8 +124,22 @@ func (s *dhcp) acknowledge() {
 	}
 }
 
+// refuse tells a client that another machine has its address; it asks anew.
+func (s *dhcp) refuse(k kept) {
+	d := Decision{}
+	if k.reply != nil {
+		d.Server = address(k.reply.ServerIdentifier())
+	}
+	d.refuse(k.request, s.policy, errTaken.Error())
+	s.log.Info("dhcp", "mac", k.mac, "message", k.request.MessageType(), "answer", d.Reason)
+	s.reply(k.mac, k.request, d.Reply, encode(d.Reply))
+}
+
 // handle decides and does. unicast: the packet came to our own address.
 func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4, unicast bool) {
+	if request.MessageType() == dhcpv4.MessageTypeDiscover && s.ours.link(request.ClientHWAddr.String()) {
+		return // a boot server of this site asks who else is there
+	}
 	policy := s.policy
 	policy.Unicast = unicast
 	d := Decide(request, policy)
@@ -134,6 +154,9 @@ func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4, unicast bool) {
 		answer = encode(d.Reply)
 	}
 	s.past.note(portDHCP, packet, request, d, answer, to, direct)
+	if s.ours.is(address(request.ServerIdentifier())) {
+		return // it answers
+	}
 	if server := address(request.ServerIdentifier()); server.IsValid() && !s.policy.Site.Proxy {
 		s.rivals.saw(server, "", fmt.Sprintf("%s asks it: %s", request.ClientHWAddr, request.MessageType()))
 	}

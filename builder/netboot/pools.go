@@ -1,7 +1,9 @@
 package netboot
 
 import (
+	"context"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/slipway-os/slipway/builder/kv"
@@ -86,6 +88,9 @@ func (p pools) taken(a netip.Addr, mac string) <-chan error {
 	if _, another := l.byMAC[mac]; another {
 		mac = "" // it has its own lease, and one more address
 	}
+	if l.shared != nil {
+		return l.grant(Lease{MAC: mac, Address: a, Until: l.now().Add(quarantine)})
+	}
 	l.put(Lease{MAC: mac, Address: a, Until: l.now().Add(quarantine)})
 	return l.save(a)
 }
@@ -111,4 +116,13 @@ func (p pools) candidates(in netip.Addr, count int) []netip.Addr {
 		}
 	}
 	return out
+}
+
+// follow takes what other servers give until ctx ends.
+func (p pools) follow(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, l := range p {
+		all.Go(func() { l.follow(ctx) })
+	}
+	all.Wait()
 }

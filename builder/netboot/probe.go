@@ -1,6 +1,7 @@
 package netboot
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -206,7 +207,7 @@ func (s *dhcp) inUse(a netip.Addr, mac string) {
 	s.log.Warn("dhcp: an address of the pool is in use by something that has no lease for it; it isn't given out", "address", a, "mac", mac,
 		"for", quarantine.String())
 	if saved := s.leases.taken(a, mac); saved != nil {
-		if err := <-saved; err != nil {
+		if err := <-saved; err != nil && !errors.Is(err, errTaken) {
 			s.log.Error("dhcp: cannot keep that an address is in use", "address", a, "error", err)
 		}
 	}

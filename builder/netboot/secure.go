@@ -49,9 +49,12 @@ func (h *handler) secureRoutes() *http.ServeMux {
 func (h *handler) serveSecure(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	secure := h.secure
-	secure.URL = h.secureURL(r)
-	_ = json.NewEncoder(w).Encode(secure)
+	told := h.secure
+	told.URL = h.secureURL(r)
+	if h.others != nil {
+		told.Others = h.others()
+	}
+	_ = json.NewEncoder(w).Encode(told)
 }
 
 // refuseConfig answers agents of earlier versions.
