@@ -211,7 +211,7 @@ func (c *child) quiet(words ...string) {
 }
 
 // someoneWaits waits with a longer breath than waitFor, for what takes a store's time-outs.
-func someoneWaits(t *testing.T, what func() bool) {
+func someoneWaits(t testing.TB, what func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); !what(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
