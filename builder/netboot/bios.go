@@ -126,7 +126,7 @@ func (h *handler) serveIPXE(w http.ResponseWriter, r *http.Request) {
 		part, err = sectionOf(file, artifact.Size, section)
 	}
 	if err == nil && name == fileScript {
-		err = h.serveScript(w, part, image)
+		err = h.serveScript(w, part, h.baseFor(r), image)
 	} else if err == nil {
 		h.servePart(w, r, part, artifact, name)
 	}
@@ -152,7 +152,7 @@ func sectionOf(file *os.File, size int64, name string) (*io.SectionReader, error
 // maxCmdline bounds a kernel's command line in bytes: twice of what Linux takes on x86.
 const maxCmdline = 4096
 
-func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, image string) error {
+func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, base, image string) error {
 	if cmdline.Size() > maxCmdline {
 		return fmt.Errorf("a command line of %d bytes", cmdline.Size())
 	}
@@ -160,7 +160,7 @@ func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, 
 	if err != nil {
 		return err
 	}
-	out, err := script(h.base, image, string(text))
+	out, err := script(base, image, string(text))
 	if err != nil {
 		return err
 	}

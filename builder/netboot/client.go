@@ -60,8 +60,10 @@ func (c Client) firmware() bool { return c != ClientPlain && c != ClientAgent }
 
 // platform is Go's name of the architecture of a UEFI client that can run a UKI; empty for BIOS and all others. Of
 // several (option 93 is a list) the first that fits counts.
-func platform(request *dhcpv4.DHCPv4) string {
-	for _, a := range architectures(request) {
+func platform(request *dhcpv4.DHCPv4) string { return platformOf(architectures(request)) }
+
+func platformOf(list []iana.Arch) string {
+	for _, a := range list {
 		switch a {
 		case iana.EFI_X86_64, iana.EFI_BC, iana.EFI_X86_64_HTTP: // some x64 firmware calls itself 9, EFI byte code
 			return "amd64"

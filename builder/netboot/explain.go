@@ -35,7 +35,8 @@ type exchange struct {
 	request, reply []byte // reply is nil: none
 	to             netip.AddrPort
 	unicast        bool
-	decision       Decision // without its reply
+	decision       Decision   // without its reply
+	six            *exchange6 // nil: IPv4
 }
 
 // history keeps the newest exchanges of each machine.
@@ -55,13 +56,17 @@ func (h *history) note(port uint16, packet []byte, request *dhcpv4.DHCPv4, d Dec
 		e.reply = encode(d.Reply)
 	}
 	e.decision.Reply = nil
-	mac := request.ClientHWAddr.String()
+	h.keep(request.ClientHWAddr.String(), d.Known, e)
+}
+
+// keep keeps an exchange of a machine, which the document knows or doesn't.
+func (h *history) keep(mac string, inDocument bool, e exchange) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.byMAC == nil {
 		h.byMAC = map[string][]exchange{}
 	}
-	if _, known := h.byMAC[mac]; !known && !d.Known {
+	if _, known := h.byMAC[mac]; !known && !inDocument {
 		if len(h.strangers) >= strangersKept {
 			delete(h.byMAC, h.strangers[0])
 			h.strangers = h.strangers[1:]
@@ -89,6 +94,9 @@ func (h *history) explain(mac string) []Exchange {
 
 // words says an exchange.
 func (e exchange) words(site *Site) Exchange {
+	if e.six != nil {
+		return e.words6(site)
+	}
 	out := Exchange{Time: e.at, Reason: e.decision.Reason}
 	request, err := decode(e.request)
 	if err != nil { // cut

@@ -24,6 +24,7 @@ import (
 type handler struct {
 	site      *Site
 	base      string // of its own URLs
+	base6     string // of those to clients that come over IPv6
 	artifacts *artifacts
 	states    *states
 	config    func(name string) ([]byte, error)

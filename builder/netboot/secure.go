@@ -43,10 +43,10 @@ func (h *handler) secureRoutes() *http.ServeMux {
 }
 
 // serveSecure says how to reach the server over TLS.
-func (h *handler) serveSecure(w http.ResponseWriter, _ *http.Request) {
+func (h *handler) serveSecure(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(h.secure)
+	_ = json.NewEncoder(w).Encode(h.secureFor(r))
 }
 
 // refuseConfig answers agents of earlier versions.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/kv"
@@ -59,6 +60,7 @@ type Server struct {
 	past      *history
 	rivals    *rivals
 	claims    *claims
+	duid      dhcpv6.DUID // DHCPv6 clients know the server by it
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -127,6 +129,9 @@ func (s *Server) open() (err error) {
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
+	if s.duid, err = ownDUID(s.entries); err != nil {
+		return err
+	}
 	s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
 	return err
 }
@@ -167,14 +172,14 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) serve(ctx context.Context) error {
 	site, log, link := s.config.Site, s.config.Log, s.sockets.link
-	image := func(role, arch string) string { return s.artifacts.uki[imageKey{role, arch}] }
+	image := s.image
 	loader := func(role string) string { return s.artifacts.bios[role] }
 	d := &dhcp{
 		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
 		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
 	h := &handler{
-		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
+		site: site, base: s.Base(), base6: s.base6(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims,
 	}
 	if secure := s.config.Secure; secure != nil {
@@ -204,6 +209,7 @@ func (s *Server) serve(ctx context.Context) error {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
 	}
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
+	s.serve6(ctx, group, routes, h)
 	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())
 	return group.Wait()
 }

@@ -32,6 +32,7 @@ type Site struct {
 	// ListUnknown: machines outside the document are kept among the node states.
 	ListUnknown bool
 	Machines    []Machine
+	IPv6        *IPv6 // nil: machines boot over IPv4 alone
 }
 
 // Machine is a node as the boot server sees it.
@@ -41,6 +42,8 @@ type Machine struct {
 	MAC     net.HardwareAddr
 	Address netip.Addr // reserved for it in the provisioning subnet
 	Install bool       // it installs itself to disk
+	// Address6 is reserved for it in the site's IPv6 subnet, if that has one.
+	Address6 netip.Addr
 	// UUID and Serial are what the machine's SMBIOS must say before it gets its configuration; empty: whatever it says.
 	UUID, Serial string
 }
@@ -116,5 +119,5 @@ func (s *Site) check() error {
 			seen[key] = m.Name
 		}
 	}
-	return nil
+	return s.check6()
 }

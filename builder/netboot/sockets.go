@@ -32,6 +32,7 @@ type sockets struct {
 	tftp   *net.UDPConn
 	http   net.Listener
 	secure net.Listener // nil: no TLS
+	six    *sockets6    // nil: no IPv6
 	open   []io.Closer
 }
 
@@ -70,6 +71,12 @@ func bind(name string, site *Site, httpPort, securePort int) (*sockets, error) {
 			return nil, explain("HTTPS", "tcp", securePort, err)
 		}
 		s.open = append(s.open, s.secure)
+	}
+	if six := site.ipv6(); six != nil {
+		if err := s.bind6(six, httpPort, securePort); err != nil {
+			s.close()
+			return nil, err
+		}
 	}
 	return s, nil
 }

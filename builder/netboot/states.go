@@ -136,7 +136,7 @@ func (s *states) move(n *NodeStatus, address string) {
 
 // at says whether a machine is at an address: its own, and beside another DHCP server also the one which that gave it.
 func (s *states) at(m Machine, address netip.Addr) bool {
-	if m.Address == address {
+	if m.Address == address || m.Address6 == address && address.IsValid() {
 		return true
 	}
 	s.mu.Lock()
