@@ -61,7 +61,7 @@ func (s *dhcp6) handle(bytes []byte, packet dhcpv6.DHCPv6, from netip.AddrPort) 
 		return
 	}
 	if _, err := s.conn.WriteToUDPAddrPort(d.Reply.ToBytes(), to); err != nil {
-		s.log.Error("dhcp6: cannot answer", "mac", d.MAC, "to", to, "error", err)
+		s.log.Error("dhcp6: cannot answer", "mac", d.MAC.String(), "to", to, "error", err)
 	}
 }
 
@@ -95,7 +95,7 @@ func (s *dhcp6) tell(d Decision6, from netip.AddrPort) {
 	if d.Decline {
 		level = slog.LevelWarn
 	}
-	s.log.Log(context.Background(), level, "dhcp6", "mac", d.MAC, "node", d.Machine.Name, "from", from.Addr(), "message", kind,
+	s.log.Log(context.Background(), level, "dhcp6", "mac", d.MAC.String(), "node", d.Machine.Name, "from", from.Addr(), "message", kind,
 		"client", string(d.Client), "answer", d.Reason)
 }
 
