@@ -131,6 +131,9 @@ func (b *baker) writeArtifacts() error {
 	if err != nil {
 		return err
 	}
+	if b.uki, err = b.signed(b.uki, "unified kernel image"); err != nil {
+		return err
+	}
 	for _, a := range []struct {
 		kind, ext string
 		write     func(io.Writer) error

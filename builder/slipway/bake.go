@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipway-os/slipway/builder/authenticode"
 	"github.com/slipway-os/slipway/builder/bake"
 	"github.com/slipway-os/slipway/builder/complete"
 	"github.com/slipway-os/slipway/builder/component"
@@ -36,6 +37,8 @@ type bakeFlags struct {
 	release bool
 	origin  originFlags
 	bootCAs []string
+
+	secureBootKey, secureBootCert string
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -54,6 +57,8 @@ With --format iso there is a small disk image that boots from CD-ROM (virtual me
 them boot with UEFI only; machines with legacy BIOS boot from the network.
 With --boot-ca the images take configurations only from boot servers with one of these authorities: an identity's boot-ca.crt.
 Without it they take whoever answers for their boot server. Only the certificate's digest is in the image.
+With --secure-boot-key and --secure-boot-cert the unified kernel image and the boot loader are signed with a key of yours, for firmware that has
+its certificate in db and Secure Boot on. A signature says no time: the same key gives the same bytes.
 The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
 With --release root images are packed as small as the definition's compression.releaseLevel makes them; what is compressed once stays in
 the cache. Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.
@@ -63,7 +68,7 @@ Beside lies .provenance.json, which says how the image came to be: who baked it 
 packages and modules (SLSA provenance; slipway sign signs it).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := errors.Join(flags.checkDisk(), flags.checkBuild()); err != nil {
+			if err := errors.Join(flags.checkDisk(), flags.checkBuild(), flags.checkSecureBoot()); err != nil {
 				return usage(c, err)
 			}
 			switch {
@@ -94,6 +99,8 @@ packages and modules (SLSA provenance; slipway sign signs it).`,
 	c.Flags().BoolVar(&flags.release, "release", false, "pack root images as small as releases are: with the definition's compression.releaseLevel")
 	flags.origin.register(c)
 	c.Flags().StringSliceVar(&flags.bootCAs, "boot-ca", nil, "certificates of the boot servers' authorities that the images trust (IDENTITY/boot-ca.crt)")
+	c.Flags().StringVar(&flags.secureBootKey, "secure-boot-key", "", "private RSA key (PEM) that signs what firmware starts")
+	c.Flags().StringVar(&flags.secureBootCert, "secure-boot-cert", "", "its certificate (PEM), which the machines' firmware trusts")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
 	a.outputFlag(c)
@@ -114,6 +121,21 @@ func (f *bakeFlags) checkBuild() error {
 		return fmt.Errorf("--build %q is no build metadata: words of a-z, 0-9 and hyphens, with dots between them", f.build)
 	}
 	return nil
+}
+
+func (f *bakeFlags) checkSecureBoot() error {
+	if (f.secureBootKey == "") != (f.secureBootCert == "") {
+		return errors.New("--secure-boot-key and --secure-boot-cert go together")
+	}
+	return nil
+}
+
+// signer is what signs for Secure Boot; nil: nothing is signed.
+func (f *bakeFlags) signer() (*authenticode.Signer, error) {
+	if f.secureBootKey == "" {
+		return nil, nil
+	}
+	return authenticode.Load(f.secureBootKey, f.secureBootCert)
 }
 
 // readPins is the value of bootspec.ArgBootCA for certificate files.
@@ -203,6 +225,10 @@ type kitchen struct {
 
 // kitchen makes the plans, and fetches their packages.
 func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
+	signer, err := f.signer()
+	if err != nil {
+		return nil, err
+	}
 	w, err := f.open(a)
 	if err != nil {
 		return nil, err
@@ -241,6 +267,7 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 	k.options = func(o order) bake.Options {
 		options := baking(w, builder, images, o, k.progress)
 		options.Out, options.Cache, options.Formats, options.Origin = f.out, filepath.Join(w.cache, "bake"), f.formats, origin
+		options.SecureBoot = signer
 		options.Disk = disk.Sizes{Root: f.slot << 20}
 		return options
 	}
