@@ -41,11 +41,10 @@ func advertisement(six *IPv6, mac net.HardwareAddr) *ndp.RouterAdvertisement {
 
 // advertise sends router advertisements on a link until ctx ends: now and then, and to who asks.
 func advertise(ctx context.Context, link *net.Interface, six *IPv6, log *slog.Logger) {
-	said := false
-	for ctx.Err() == nil {
+	const patience = 5 // tries: a link-local address of an interface that has just come up is a second or two away
+	for failed := 1; ctx.Err() == nil; failed++ {
 		err := advertiseOn(ctx, link, six)
-		if ctx.Err() == nil && !said {
-			said = true // the link-local address may be a second away
+		if ctx.Err() == nil && failed == patience {
 			log.Warn("cannot send router advertisements (it takes CAP_NET_RAW, and IPv6 on the interface); trying on", "interface", link.Name, "error", err)
 		}
 		pause(ctx, time.Second)

@@ -120,7 +120,7 @@ func signedImages(t *testing.T, signer *authenticode.Signer) string {
 	must(t, err)
 	for _, f := range files {
 		if !strings.Contains(f.Name(), ".disk") && !strings.HasSuffix(f.Name(), ".iso") && f.Name() != uki {
-			must(t, os.Symlink(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())))
+			run(t, "cp", filepath.Join(from, f.Name()), filepath.Join(to, f.Name()))
 		}
 	}
 	return rewrite(t, to, from, uki, signer)
