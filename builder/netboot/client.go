@@ -125,7 +125,7 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 		// UEFI 2.10 section 24.7.2.4: the class is answered with exactly this, the URL is option 67.
 		reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
 	case ClientIPXE:
-		noProxy(reply)
+		return scriptFor(request, reply, policy.HTTPBase+routeIPXE+strings.TrimSuffix(file, bootspec.ExtUKI)+"/"+fileUEFI)
 	}
 	reply.UpdateOption(dhcpv4.OptBootFileName(url))
 	return ", " + url

@@ -79,24 +79,23 @@ func (d *Decision6) bootFile6(message, reply *dhcpv6.Message, policy Policy6) st
 		d.bootURL(reply, map[bool]string{true: tftp, false: http}[d.Client == ClientPXE]+"boot-from-disk")
 		return ", boots from its disk"
 	}
-	arch, image := platformOf(architectures6(message)), ""
-	if bios := arch == "" && biosOnly(architectures6(message)); bios && d.Client == ClientIPXE {
-		if image = policy.Image(d.Machine.Role, "amd64"); image != "" {
-			url := policy.HTTPBase + routeIPXE + strings.TrimSuffix(image, bootspec.ExtUKI) + "/" + fileScript
-			d.bootURL(reply, url)
-			return ", " + url
-		}
-		arch = "amd64"
+	arch, script := platformOf(architectures6(message)), fileUEFI
+	if d.Client == ClientIPXE && biosOnly(architectures6(message)) {
+		arch, script = "amd64", fileScript
 	}
 	if arch == "" {
 		return fmt.Sprintf(": no boot file, there are no images for its architectures %v (option 61)", numbers(architectures6(message)))
 	}
-	if image = policy.Image(d.Machine.Role, arch); image == "" {
+	image := policy.Image(d.Machine.Role, arch)
+	if image == "" {
 		return fmt.Sprintf(": no boot file, there's no image of role %s for %s", d.Machine.Role, arch)
 	}
 	url := http + image
-	if d.Client == ClientPXE {
+	switch d.Client {
+	case ClientPXE:
 		url = tftp + image
+	case ClientIPXE:
+		url = policy.HTTPBase + routeIPXE + strings.TrimSuffix(image, bootspec.ExtUKI) + "/" + script
 	}
 	d.bootURL(reply, url)
 	return ", " + url
