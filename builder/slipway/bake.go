@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/slipway-os/slipway/builder/authenticode"
 	"github.com/slipway-os/slipway/builder/bake"
 	"github.com/slipway-os/slipway/builder/complete"
 	"github.com/slipway-os/slipway/builder/component"
@@ -37,8 +36,7 @@ type bakeFlags struct {
 	release bool
 	origin  originFlags
 	bootCAs []string
-
-	secureBootKey, secureBootCert string
+	secure  secureBootFlags
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -68,7 +66,7 @@ Beside lies .provenance.json, which says how the image came to be: who baked it 
 packages and modules (SLSA provenance; slipway sign signs it).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := errors.Join(flags.checkDisk(), flags.checkBuild(), flags.checkSecureBoot()); err != nil {
+			if err := errors.Join(flags.checkDisk(), flags.checkBuild(), flags.secure.check()); err != nil {
 				return usage(c, err)
 			}
 			switch {
@@ -99,8 +97,7 @@ packages and modules (SLSA provenance; slipway sign signs it).`,
 	c.Flags().BoolVar(&flags.release, "release", false, "pack root images as small as releases are: with the definition's compression.releaseLevel")
 	flags.origin.register(c)
 	c.Flags().StringSliceVar(&flags.bootCAs, "boot-ca", nil, "certificates of the boot servers' authorities that the images trust (IDENTITY/boot-ca.crt)")
-	c.Flags().StringVar(&flags.secureBootKey, "secure-boot-key", "", "private RSA key (PEM) that signs what firmware starts")
-	c.Flags().StringVar(&flags.secureBootCert, "secure-boot-cert", "", "its certificate (PEM), which the machines' firmware trusts")
+	flags.secure.register(c)
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
 	a.outputFlag(c)
@@ -121,21 +118,6 @@ func (f *bakeFlags) checkBuild() error {
 		return fmt.Errorf("--build %q is no build metadata: words of a-z, 0-9 and hyphens, with dots between them", f.build)
 	}
 	return nil
-}
-
-func (f *bakeFlags) checkSecureBoot() error {
-	if (f.secureBootKey == "") != (f.secureBootCert == "") {
-		return errors.New("--secure-boot-key and --secure-boot-cert go together")
-	}
-	return nil
-}
-
-// signer is what signs for Secure Boot; nil: nothing is signed.
-func (f *bakeFlags) signer() (*authenticode.Signer, error) {
-	if f.secureBootKey == "" {
-		return nil, nil
-	}
-	return authenticode.Load(f.secureBootKey, f.secureBootCert)
 }
 
 // readPins is the value of bootspec.ArgBootCA for certificate files.
@@ -225,7 +207,7 @@ type kitchen struct {
 
 // kitchen makes the plans, and fetches their packages.
 func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
-	signer, err := f.signer()
+	signer, err := f.secure.signer()
 	if err != nil {
 		return nil, err
 	}
