@@ -29,12 +29,16 @@ func (b *bench) uefi(without ...string) *machine {
 
 const lineAgent = "asking for an address"
 
-// TestMachineWithUEFIPXEOverIPv6: OVMF has only PXE over IPv6 and loads the image by TFTP.
+// TestMachineWithUEFIPXEOverIPv6: OVMF has only PXE over IPv6 and loads the image by TFTP. When the node is to boot from its disk the firmware goes
+// on with its next way to boot, at once.
 func TestMachineWithUEFIPXEOverIPv6(t *testing.T) {
 	b := newBench6(t)
 	m := b.uefi("IPv4PXE")
 	b.awaitLog(m, "advertise fd00:1::a01:15 for UEFI PXE, tftp://[fd00:1::1]/", "tftp: sent")
 	m.await(lineAgent)
+	run(t, "ip", "netns", "exec", b.space, filepath.Join(b.dir, "slipway"), "boot", "worker-1", "disk", "--cluster", filepath.Join(b.dir, "lab.yaml"), "--state", filepath.Join(b.dir, "states"))
+	m.reset()
+	b.awaitLog(m, "advertise fd00:1::a01:15 for UEFI PXE, boots from its disk", "no such file: boot-from-disk", "for UEFI HTTP, boots from its disk")
 }
 
 // TestMachineWithUEFIHTTPOverIPv6: OVMF has only HTTP Boot, and nobody answers it over IPv4. It loads the image over IPv6, and where the

@@ -172,7 +172,7 @@ func TestMachineWithSecureBoot(t *testing.T) {
 	b := newBench(t)
 	m := b.secure(certificate)
 	b.awaitLog(m, "tftp: sent")
-	m.await("Secure boot enabled", "secureboot: Secure boot enabled")
+	m.await("Secure boot enabled")
 	m.await(lineAgent)
 }
 
