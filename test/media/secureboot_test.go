@@ -185,3 +185,26 @@ func TestMachineWithSecureBootRefuses(t *testing.T) {
 	m.await("Access Denied", "Security Violation")
 	m.never(lineAgent, "EFI stub")
 }
+
+// TestMachineWithSecureBootFromADisk: the same firmware starts a signed boot loader from a disk, which starts a signed image.
+func TestMachineWithSecureBootFromADisk(t *testing.T) {
+	signer, certificate := owner(t)
+	path := medium(t, artifact(t, bootspec.ExtDisk))
+	configure(t, path, lone(t, nil))
+	esp := fmt.Sprintf("%s@@%d", path, partition(t, path, bootspec.LabelESP).Start)
+	for _, file := range []string{"EFI/BOOT/BOOTX64.EFI", bootspec.UKIDirectory + "/" + entries(t, path)} {
+		from := filepath.Join(t.TempDir(), "program")
+		run(t, "mcopy", "-i", esp, "::/"+file, from)
+		program, err := os.ReadFile(from)
+		must(t, err)
+		signed, err := signer.Sign(program)
+		must(t, err, os.WriteFile(from, signed, 0o600))
+		run(t, "mcopy", "-o", "-i", esp, from, "::/"+file)
+	}
+	vars := filepath.Join(t.TempDir(), "vars")
+	enrolled(t, certificate, vars)
+	m := launchIn(t, "", append(virtioDisk(path, 512), "-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+secureCode, "-drive", "if=pflash,unit=1,format=raw,file="+vars)...)
+	m.await("Secure boot enabled")
+	m.await("slipway: configuration read from the medium (cluster lab, node worker-1")
+}
