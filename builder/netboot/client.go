@@ -25,6 +25,7 @@ const (
 	ClientBIOS  Client = "BIOS PXE"     // option 60 PXEClient, architecture 0
 	ClientOther Client = "PXE of another architecture"
 	ClientIPXE  Client = "iPXE"
+	ClientUBoot Client = "U-Boot" // in its own name; it may also call itself PXEClient
 	ClientAgent Client = "slipway-agent"
 )
 
@@ -42,6 +43,8 @@ func clientOf(request *dhcpv4.DHCPv4) Client {
 		return ClientIPXE
 	case strings.HasPrefix(class, "HTTPClient"):
 		return ClientHTTP
+	case strings.HasPrefix(class, "U-Boot"):
+		return ClientUBoot
 	case !strings.HasPrefix(class, "PXEClient"):
 		return ClientPlain
 	case platform(request) != "":
@@ -104,6 +107,9 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 		return ": no boot file, not in the cluster document"
 	case policy.fromDisk(d.Machine):
 		return fromDisk(d, reply, policy)
+	}
+	if d.Client == ClientUBoot {
+		return d.bootUBoot(request, reply, policy)
 	}
 	if isBIOS(request) && d.Client != ClientHTTP {
 		return d.bootBIOS(request, reply, policy)

@@ -147,6 +147,8 @@ func (e exchange) path(request *dhcpv4.DHCPv4, site *Site) []string {
 	case !d.Client.firmware():
 	case arch != "":
 		path = append(path, fmt.Sprintf("architecture: %v, takes images for %s", architectures(request), arch))
+	case d.Client == ClientUBoot:
+		path = append(path, fmt.Sprintf("architecture: %v, of U-Boot", architectures(request)))
 	case isBIOS(request):
 		path = append(path, "architecture: legacy BIOS")
 	default:

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -217,7 +218,10 @@ func (s *Server) serve(ctx context.Context) error {
 // tftpHeaders are those of IPv4, UDP and TFTP, in bytes.
 const tftpHeaders = 20 + 8 + 4
 
-func (s *Server) openTFTP(name string, _ netip.Addr) (tftp.File, error) {
+func (s *Server) openTFTP(name string, client netip.Addr) (tftp.File, error) {
+	if file, err := s.openUBoot(name, client); !errors.Is(err, fs.ErrNotExist) {
+		return file, err
+	}
 	file, artifact, err := s.artifacts.open(name)
 	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
 		file.Close()
@@ -250,6 +254,9 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 	}
 	s.traffic.tftp.Add(t.Size)
 	log.Info("tftp: sent", "bytes", t.Size)
+	if strings.HasPrefix(t.Name, ubootFolder) && strings.HasSuffix(t.Name, "/"+fileInitrd) {
+		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP for U-Boot", t.Name, t.Size)
+	}
 	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
 		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}
