@@ -88,6 +88,24 @@ func TestFirmwareOverIPv6(t *testing.T) {
 		}
 		sameFile(t, filepath.Join(node.dir, name), whole)
 	}
+	must(t, node.in(func() error { // blocks fit a frame: 1500 bytes less the headers of IPv6, UDP and TFTP
+		conn, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.ParseIP("fd00:1::21")})
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		ask := "\x00\x01" + workerUKI + "\x00octet\x00blksize\x0065464\x00"
+		if _, err := conn.WriteToUDP([]byte(ask), &net.UDPAddr{IP: net.ParseIP("fd00:1::1"), Port: portTFTP}); err != nil {
+			return err
+		}
+		buffer := make([]byte, 2000)
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		n, _, err := conn.ReadFromUDP(buffer)
+		if got := string(buffer[:n]); got != "\x00\x06blksize\x001448\x00" {
+			t.Errorf("block size: %q", got)
+		}
+		return err
+	}))
 	waitFor(t, func() bool {
 		nodes := s.Nodes()
 		_, sent := nodes[len(nodes)-1].Boot().Find(bootspec.EventKernelSent)
