@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
-
-	"github.com/slipway-os/slipway/builder/kv"
 )
 
 // lab6 is the lab's site with IPv6.
@@ -161,17 +159,18 @@ func TestOwnDUID(t *testing.T) {
 	defer store.close()
 	var ids []string
 	for range 2 {
-		entries, err := store.entries()
-		must(t, err)
-		id, err := ownDUID(entries)
+		id, err := ownDUID(store)
 		must(t, err)
 		ids = append(ids, id.String())
-		must(t, entries.Close())
 	}
-	other, err := ownDUID(kv.Store(nil))
+	other, err := ownDUID(nil)
 	must(t, err)
 	if ids[0] != ids[1] || ids[0] == other.String() {
 		t.Errorf("%v, another server is %s", ids, other)
+	}
+	must(t, store.replace(duidFile, []byte(`{"duid": "no"}`)))
+	if id, err := ownDUID(store); err == nil || !strings.Contains(err.Error(), "remove the file") {
+		t.Errorf("a damaged file gives %v, %v", id, err)
 	}
 }
 

@@ -3,6 +3,8 @@ package netboot
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,8 +13,6 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
-
-	"github.com/slipway-os/slipway/builder/kv"
 )
 
 // dhcp6 answers DHCPv6 on one interface. It gives nodes the addresses that the document says, so there is nothing to keep but its own
@@ -99,31 +99,57 @@ func (s *dhcp6) tell(d Decision6, from netip.AddrPort) {
 		"client", string(d.Client), "answer", d.Reason)
 }
 
-// duidKey is the entry of the server's DHCPv6 identifier.
-const duidKey = "duid"
+// duidFile keeps the server's DHCPv6 identifier in its own state folder, also where other boot servers share what is known of machines: each has
+// an identifier of its own.
+const duidFile = "dhcp6.json"
 
 // ownDUID is the server's identifier, by which clients know it again: made at random once (RFC 6355) and kept (RFC 8415 section 11).
-// Without a store it lasts as long as the server runs.
-func ownDUID(store kv.Store) (dhcpv6.DUID, error) {
-	if store != nil {
-		entries, err := store.List(duidKey)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the server's DHCPv6 identifier: %w", err)
+// Without a state folder it lasts as long as the server runs.
+func ownDUID(folder *store) (dhcpv6.DUID, error) {
+	var kept struct {
+		DUID string `json:"duid"`
+	}
+	if folder != nil {
+		if err := folder.read(duidFile, &kept); err != nil {
+			return nil, err
 		}
-		for _, e := range entries {
-			duid, err := dhcpv6.DUIDFromBytes(e.Value)
-			if e.Key == duidKey && err == nil {
+	}
+	if kept.DUID != "" {
+		bytes, err := hex.DecodeString(kept.DUID)
+		if err == nil {
+			var duid dhcpv6.DUID
+			if duid, err = dhcpv6.DUIDFromBytes(bytes); err == nil {
 				return duid, nil
 			}
 		}
+		return nil, fmt.Errorf("cannot read the server's DHCPv6 identifier in %s: %w (remove the file for another one)", duidFile, err)
 	}
 	duid := &dhcpv6.DUIDUUID{}
 	_, _ = rand.Read(duid.UUID[:])                                             // never fails
 	duid.UUID[6], duid.UUID[8] = duid.UUID[6]&0xf|0x40, duid.UUID[8]&0x3f|0x80 // version 4 (RFC 9562)
-	if store != nil {
-		if err := kv.Commit(store, kv.Put(duidKey, duid.ToBytes())); err != nil {
+	if folder != nil {
+		kept.DUID = hex.EncodeToString(duid.ToBytes())
+		text, err := json.Marshal(kept)
+		if err == nil {
+			err = folder.replace(duidFile, append(text, '\n'))
+		}
+		if err != nil {
 			return nil, fmt.Errorf("cannot keep the server's DHCPv6 identifier: %w", err)
 		}
 	}
 	return duid, nil
+}
+
+// replace replaces a file whole: beside, synced, renamed, the folder synced.
+func (s *store) replace(name string, content []byte) error {
+	beside := name + ".new"
+	err := s.create(beside, content)
+	if err == nil {
+		err = s.root.Rename(beside, name)
+	}
+	if err != nil {
+		_ = s.root.Remove(beside)
+		return err
+	}
+	return s.lock.Sync()
 }

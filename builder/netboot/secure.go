@@ -46,7 +46,11 @@ func (h *handler) secureRoutes() *http.ServeMux {
 func (h *handler) serveSecure(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(h.secureFor(r))
+	told := h.secureFor(r)
+	if h.others != nil {
+		told.Others = h.others()
+	}
+	_ = json.NewEncoder(w).Encode(told)
 }
 
 // refuseConfig answers agents of earlier versions.
