@@ -66,7 +66,8 @@ func network(t *testing.T) {
 	if os.Getenv(inside) == "" {
 		t.Skip("network namespaces need root")
 	}
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: serverLink}}
+	// With an address of its own: else it takes one of its ports', and another when that goes.
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: serverLink, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 1, 1}}}
 	must(t, netlink.LinkAdd(bridge))
 	t.Cleanup(func() { must(t, netlink.LinkDel(bridge)) })
 	setAddress(t, bridge, "10.1.0.1/24")
