@@ -47,7 +47,7 @@ func serveChild(text string) {
 	own, err := tls.X509KeyPair([]byte(c.Certificate), []byte(c.Key))
 	fail(err)
 	config := Config{
-		Site: FromCluster(document), Artifacts: c.Artifacts, StateDir: c.State, Interface: c.Interface,
+		Site: FromCluster(document), Artifacts: c.Artifacts, StateDir: c.State, Interfaces: []string{c.Interface},
 		Secure:     &Secure{Authority: []byte(c.Authority), Certificate: func() (*tls.Certificate, error) { return &own, nil }},
 		NodeConfig: func(node string) ([]byte, error) { return []byte(secret + " of " + node), nil },
 		Log:        slog.New(slog.NewTextHandler(os.Stderr, nil)),
@@ -215,7 +215,7 @@ func (c *child) quiet(words ...string) {
 }
 
 // someoneWaits waits with a longer breath than waitFor, for what takes a store's time-outs.
-func someoneWaits(t *testing.T, what func() bool) {
+func someoneWaits(t testing.TB, what func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); !what(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
