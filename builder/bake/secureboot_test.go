@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +57,14 @@ func TestSecureBoot(t *testing.T) {
 	uki, err := os.ReadFile(filepath.Join(k.out, base+bootspec.ExtUKI))
 	if err != nil {
 		t.Fatal(err)
+	}
+	cmdline, err := os.ReadFile(filepath.Join(k.out, base+bootspec.ExtCmdline))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, digest, _ := strings.Cut(string(cmdline), bootspec.ArgUKI+"=")
+	if err := bootspec.CheckUKIDigest(uki, strings.Fields(digest + " -")[0]); err != nil {
+		t.Errorf("a machine that installs the signed image refuses it: %v", err)
 	}
 	inRoot := []byte(k.cat(bootspec.Loader("amd64")))
 	for name, program := range map[string][]byte{"UKI": uki, "boot loader of the root image": inRoot} {
