@@ -224,17 +224,21 @@ func TestLimits(t *testing.T) {
 	var late *client
 	for i, host := range []byte{1, 1, 1, 2, 2, 2, 3, 3} {
 		c := dialFrom(t, server, net.IPv4(127, 0, 0, host))
-		c.ask("f", "octet")
+		c.ask("f", "octet", "blksize", "64")
 		got := c.next(300 * time.Millisecond)
 		if want := i != 2 && i != 5 && i != 7; (got != nil) != want {
 			t.Fatalf("request %d, from 127.0.0.%d: answered %v, want %v", i, host, got != nil, want)
 		}
 		if got != nil {
+			c.ack(0)
+			c.next(5 * time.Second)
 			running = append(running, c)
 		}
 		late = c
 	}
 	running[0].ack(1)
+	running[0].next(5 * time.Second)
+	running[0].ack(2)
 	await(t, ended)
 	for range 20 {
 		late.ask("f", "octet")

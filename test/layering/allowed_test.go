@@ -61,7 +61,7 @@ var allowed = map[string][]string{
 	"builder/slipway":            {"builder/archive", "builder/bake", "builder/changes", "builder/checkout", "builder/complete", "builder/component", "builder/container", "builder/copies", "builder/dashboard", "builder/depot", "builder/flash", "builder/footprint", "builder/netboot", "builder/nodeconfig", "builder/nodes", "builder/pki", "builder/plan", "builder/provenance", "builder/publish", "builder/pull", "builder/rack", "builder/rebuild", "builder/registry", "builder/release", "builder/sigstore", "images/bootspec", "images/bootspec/securetest", "images/disk", "images/document", "images/manifest", "profiles/cluster", "profiles/role", "github.com/spf13/cobra", "golang.org/x/sync", "golang.org/x/term"},
 	"builder/squashfs":           {"builder/rootfs", "github.com/CalebQ42/squashfs", "github.com/klauspost/compress"},
 	"builder/sysroot":            {"builder/rootfs", "images/bootspec"},
-	"builder/tftp":               {"golang.org/x/net"},
+	"builder/tftp":               {"golang.org/x/sys"},
 	"builder/toolset":            {"builder/layer", "builder/rootfs"},
 	"builder/uki":                {},
 	"builder/unxz":               {"github.com/therootcompany/xz"},
