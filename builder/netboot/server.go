@@ -34,9 +34,11 @@ type Config struct {
 	Secure    *Secure
 	Interface string // empty: the one that has the server's address
 	HTTPPort  int    // 0: bootspec.DefaultHTTPPort
-	StateDir  string // folder for node states and leases; empty: kept in memory only
-	Log       *slog.Logger
-	Now       func() time.Time
+	// TFTPSinglePort: all of TFTP goes over port 69, for networks that let no other port through.
+	TFTPSinglePort bool
+	StateDir       string // folder for node states and leases; empty: kept in memory only
+	Log            *slog.Logger
+	Now            func() time.Time
 	// Told is the time that nodes set their clocks by; nil: Now.
 	Told func() time.Time
 	// Changed is called when a machine's status changes; it must not block. It may be nil.
@@ -188,7 +190,7 @@ func (s *Server) serve(ctx context.Context) error {
 	if s.config.Pages != nil {
 		routes.Handle("GET /", s.config.Pages(s))
 	}
-	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
+	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders, SinglePort: s.config.TFTPSinglePort})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
 	if s.sockets.secure != nil {
@@ -212,9 +214,8 @@ func (s *Server) serve(ctx context.Context) error {
 const tftpHeaders = 20 + 8 + 4
 
 func (s *Server) openTFTP(name string, _ netip.Addr) (tftp.File, error) {
-	file, artifact, err := s.artifacts.open(name)
+	file, artifact, err := s.artifacts.shared(name)
 	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
-		file.Close()
 		err = fs.ErrNotExist
 	}
 	if err != nil {
@@ -231,6 +232,9 @@ type served struct {
 	*os.File
 	artifact manifest.Artifact
 }
+
+// Close leaves the file open: all transfers share it.
+func (served) Close() error { return nil }
 
 // Size is the file's size in bytes.
 func (f served) Size() int64 { return f.artifact.Size }

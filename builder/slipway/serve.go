@@ -23,7 +23,7 @@ type serveFlags struct {
 	clusterFlags
 	trust                            trustFlags
 	artifacts, network, state, clock string
-	verbose, live, proxy             bool
+	verbose, live, proxy, singlePort bool
 }
 
 func serveCommand(a *app) *cobra.Command {
@@ -55,6 +55,7 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
 	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
 	c.Flags().BoolVar(&flags.proxy, "proxy", false, "give no addresses: another DHCP server does; say only what to boot (proxyDHCP, ports 67 and 4011)")
+	c.Flags().BoolVar(&flags.singlePort, "tftp-single-port", false, "send files by TFTP from port 69 itself, for networks that let no other port through")
 	c.Flags().StringVar(&flags.clock, "clock", "", "file that says how far the nodes' clocks are behind ours (rack up)")
 	_ = c.Flags().MarkHidden("clock")
 	c.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "log every packet's decision")
@@ -114,7 +115,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	site.Proxy = flags.proxy
 	server, err := netboot.New(netboot.Config{
 		Site: site, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
-		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
+		Interface: flags.network, TFTPSinglePort: flags.singlePort, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		NodeConfig: func(node string) ([]byte, error) {
 			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})

@@ -192,6 +192,14 @@ func TestRefusals(t *testing.T) {
 		{"../etc/shadow", "\x00\x05\x00\x02a name with .. is refused\x00"},
 		{`boot\..\..\shadow`, "\x00\x05\x00\x02a name with .. is refused\x00"},
 		{"/", "\x00\x05\x00\x02not a file name\x00"},
+		{"boot/..", "\x00\x05\x00\x02a name with .. is refused\x00"},
+		{"/etc/passwd", "\x00\x05\x00\x01no such file: etc/passwd\x00"},
+		{`C:\f`, "\x00\x05\x00\x01no such file: C:/f\x00"},
+		{"%2e%2e/f", "\x00\x05\x00\x01no such file: %2e%2e/f\x00"},
+		{"boot/f\x00/etc/passwd", "\x00\x03\x00\x01\x01"}, // the name ends at the zero
+		{"boot\n/f", "\x00\x05\x00\x02not a file name\x00"},
+		{"boot\xff/f", "\x00\x05\x00\x02not a file name\x00"},
+		{strings.Repeat("f", 300), "\x00\x05\x00\x02not a file name\x00"},
 		{`\boot\f`, "\x00\x03\x00\x01\x01"},
 		{"//boot/f", "\x00\x03\x00\x01\x01"},
 	} {

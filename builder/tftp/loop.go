@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"bytes"
 	"container/heap"
 	"errors"
 	"fmt"
@@ -24,18 +25,19 @@ type loop struct {
 	server *Server
 	epoll  int
 	wake   int // eventfd: something has changed for the loop
+	shared int // the socket that all transfers and requests share; -1: none
 
 	mu        sync.Mutex // held while events are handled
 	transfers map[int]*transfer
 	due       schedule
 	stopped   bool
-	received  [maxRequest]byte
+	received  [maxRequest + 1]byte
 	data      [maxFrames]byte
 	frames    [maxFrames]byte
 }
 
 func newLoop(s *Server) (*loop, error) {
-	l := &loop{server: s, epoll: -1, wake: -1, transfers: map[int]*transfer{}}
+	l := &loop{server: s, epoll: -1, wake: -1, shared: -1, transfers: map[int]*transfer{}}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
 		if l.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
@@ -61,6 +63,14 @@ func (l *loop) watch(fd int) error {
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 }
 
+// share has the loop read a socket that all share.
+func (l *loop) share(fd int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shared = fd
+	return l.watch(fd)
+}
+
 // run handles what comes until stop.
 func (l *loop) run() {
 	events := make([]unix.EpollEvent, 64)
@@ -83,6 +93,9 @@ func (l *loop) run() {
 
 // readable takes one packet, if there is one. More of them make the loop come again, after the others.
 func (l *loop) readable(fd int) bool {
+	if fd == l.shared {
+		return l.readShared()
+	}
 	n, err := unix.Read(fd, l.received[:])
 	t := l.transfers[fd]
 	switch {
@@ -93,6 +106,30 @@ func (l *loop) readable(fd int) bool {
 		t.trouble = err // as of a port that is closed there: the client may yet come back
 	default:
 		t.hear(l.received[:n])
+	}
+	return true
+}
+
+// readShared takes one packet from the socket that all share. What is no request is for its client's transfer; without one it's
+// late, or noise.
+func (l *loop) readShared() bool {
+	n, from, err := unix.Recvfrom(l.shared, l.received[:], unix.MSG_DONTWAIT)
+	if err != nil {
+		return false // nothing, or news of the interface
+	}
+	client, ok := addrPort(from)
+	if !ok {
+		return true
+	}
+	if n >= headerSize && (l.received[1] == opACK || l.received[1] == opERROR) {
+		if t := l.server.of(client); t != nil {
+			t.hear(l.received[:n])
+		}
+		return true
+	}
+	select {
+	case l.server.came <- came{client, bytes.Clone(l.received[:n])}:
+	default: // as lost on the way
 	}
 	return true
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -81,13 +82,32 @@ func sockaddr(fd int, to netip.AddrPort) (unix.Sockaddr, error) {
 	}
 	out := &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
 	if zone := to.Addr().Zone(); zone != "" {
-		link, err := net.InterfaceByName(zone)
+		index, err := strconv.Atoi(zone)
 		if err != nil {
-			return nil, err
+			link, err := net.InterfaceByName(zone)
+			if err != nil {
+				return nil, err
+			}
+			index = link.Index
 		}
-		out.ZoneId = uint32(link.Index)
+		out.ZoneId = uint32(index)
 	}
 	return out, nil
+}
+
+// addrPort is the other way round. A zone is its interface's number.
+func addrPort(from unix.Sockaddr) (netip.AddrPort, bool) {
+	switch a := from.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)), true
+	case *unix.SockaddrInet6:
+		to := netip.AddrFrom16(a.Addr)
+		if a.ZoneId != 0 {
+			to = to.WithZone(strconv.Itoa(int(a.ZoneId)))
+		}
+		return netip.AddrPortFrom(to, uint16(a.Port)), true
+	}
+	return netip.AddrPort{}, false
 }
 
 // segmentControl is the control message that says how large a segment is.

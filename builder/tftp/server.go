@@ -68,7 +68,8 @@ type Config struct {
 type Server struct {
 	config Config
 	conn   *net.UDPConn // requests arrive here
-	shared int          // another descriptor of it, for transfers that use it
+	shared int          // instead of conn, with a single port
+	came   chan came    // the same
 	listen func() (*net.UDPConn, error)
 	loops  []*loop
 
@@ -107,32 +108,62 @@ func setDefault(value *int, fallback int) {
 // maxLoops bounds the threads that serve transfers.
 const maxLoops = 4
 
+// maxCame bounds the requests that wait to be looked at.
+const maxCame = 256
+
+// came is a packet that may be a request.
+type came struct {
+	client netip.AddrPort
+	packet []byte
+}
+
 // Serve answers requests on conn until ctx ends, then waits for its transfers, which end with ctx too. listen opens the
-// socket a transfer uses (RFC 1350 section 4: each has its own port); it must be able to send from conn's address.
-func (s *Server) Serve(ctx context.Context, conn *net.UDPConn, listen func() (*net.UDPConn, error)) error {
+// socket a transfer uses (RFC 1350 section 4: each has its own port); it must be able to send from conn's address. With a single
+// port conn is taken over and closed.
+func (s *Server) Serve(ctx context.Context, conn *net.UDPConn, listen func() (*net.UDPConn, error)) (err error) {
 	s.conn, s.listen = conn, listen
+	loops := min(runtime.GOMAXPROCS(0), maxLoops)
 	if s.config.SinglePort {
-		fd, err := double(conn)
-		if err != nil {
+		if s.shared, err = double(conn); err != nil {
 			return fmt.Errorf("cannot serve TFTP on a single port: %w", err)
 		}
-		s.shared = fd
-		defer unix.Close(fd)
-		widen(fd)
+		defer unix.Close(s.shared)
+		conn.Close()
+		widen(s.shared)
+		s.came = make(chan came, maxCame)
+		loops = 1
 	}
 	var running sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), maxLoops) {
+	defer func() { s.stop(&running) }()
+	for range loops {
 		l, err := newLoop(s)
 		if err != nil {
-			return errors.Join(err, s.stop(&running))
+			return err
 		}
 		s.loops = append(s.loops, l)
 		running.Go(l.run)
 	}
+	if s.config.SinglePort {
+		return s.takeCome(ctx)
+	}
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	err := s.requests(ctx)
-	return errors.Join(err, s.stop(&running))
+	return s.requests(ctx)
+}
+
+// takeCome looks at what a loop has read that may be a request.
+func (s *Server) takeCome(ctx context.Context) error {
+	if err := s.loops[0].share(s.shared); err != nil {
+		return fmt.Errorf("cannot serve TFTP on a single port: %w", err)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case c := <-s.came:
+			s.accept(c.packet, c.client)
+		}
+	}
 }
 
 // widen gives a socket that many transfers share room for a window of each of many.
@@ -146,7 +177,7 @@ func widen(fd int) {
 }
 
 // stop ends all transfers and loops, and waits until everybody was told.
-func (s *Server) stop(running *sync.WaitGroup) error {
+func (s *Server) stop(running *sync.WaitGroup) {
 	s.mu.Lock()
 	all := slices.Collect(maps.Keys(s.all))
 	s.mu.Unlock()
@@ -158,7 +189,6 @@ func (s *Server) stop(running *sync.WaitGroup) error {
 		l.close()
 	}
 	s.done.Wait()
-	return nil
 }
 
 // requests reads what comes to the server's port.
@@ -177,30 +207,26 @@ func (s *Server) requests(ctx context.Context) error {
 			pause(ctx, time.Second) // the interface is down
 			continue
 		}
-		if s.config.SinglePort && n >= headerSize && (buffer[1] == opACK || buffer[1] == opERROR) {
-			s.pass(buffer[:n], client)
-			continue
-		}
 		s.accept(buffer[:n], client)
 	}
 }
 
-// pass gives a packet to its client's transfer, where all have the same port. Without a transfer it's late, or noise.
-func (s *Server) pass(packet []byte, client netip.AddrPort) {
+// of is the transfer of a client that hasn't answered yet; with a single port, of any.
+func (s *Server) of(client netip.AddrPort) *transfer {
 	s.mu.Lock()
-	t := s.asking[client]
-	s.mu.Unlock()
-	if t != nil {
-		t.loop.mu.Lock()
-		defer t.loop.mu.Unlock()
-		t.hear(packet)
-	}
+	defer s.mu.Unlock()
+	return s.asking[client]
 }
 
 // refuse answers a request with an ERROR.
 func (s *Server) refuse(client netip.AddrPort, code uint16, reason string) {
 	s.config.Log.Info("tftp: refused", "client", client, "reason", reason)
-	_, _ = s.conn.WriteToUDPAddrPort(errorPacket(code, reason), client)
+	packet := errorPacket(code, reason)
+	if !s.config.SinglePort {
+		_, _ = s.conn.WriteToUDPAddrPort(packet, client)
+	} else if p, err := sharedPort(s.shared, client, len(packet)); err == nil {
+		_ = p.send(packet, len(packet))
+	}
 }
 
 // accept starts a transfer, or answers with the reason why not.
@@ -238,9 +264,7 @@ func (s *Server) accept(packet []byte, client netip.AddrPort) {
 // that has ended the first one meanwhile (firmware asks for the size, ends that, and asks for the file, all from one port) means
 // a new one; its ERROR may not have been read yet. Another request means that it has gone on.
 func (s *Server) again(client netip.AddrPort, r request) bool {
-	s.mu.Lock()
-	t := s.asking[client]
-	s.mu.Unlock()
+	t := s.of(client)
 	if t == nil {
 		return false
 	}
