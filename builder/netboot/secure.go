@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -119,7 +118,6 @@ func (h *handler) give(w http.ResponseWriter, r *http.Request, m Machine, config
 		w.Header().Set(bootspec.HeaderInstall, bootspec.InstallAgain)
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(config)))
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := w.Write(config); err != nil {
 		h.log.Warn("a configuration was claimed and didn't arrive whole; the same machine may ask again", "node", m.Name, "to", r.RemoteAddr, "error", err)
 		return

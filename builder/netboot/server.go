@@ -194,14 +194,14 @@ func (s *Server) serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
 	if s.sockets.secure != nil {
-		listener := tls.NewListener(s.sockets.secure, s.config.Secure.tlsConfig())
+		listener := tls.NewListener(newCrowd(s.sockets.secure, log), s.config.Secure.tlsConfig())
 		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
 	}
 	group.Go(func() error { s.rivals.watch(ctx, link); return nil })
 	if s.sockets.boot != nil {
 		group.Go(func() error { return d.serveBootPort(ctx, s.sockets.boot) })
 	}
-	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, s.traffic.counted(routes), log) })
+	group.Go(func() error { return serveHTTP(ctx, newCrowd(s.sockets.http, log), s.traffic.counted(routes), log) })
 	if s.control != nil {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
 	}
