@@ -74,6 +74,7 @@ var allowed = map[string][]string{
 	"profiles/cluster":           {"images/bootspec", "images/document", "images/version", "filippo.io/age", "go.yaml.in/yaml"},
 	"profiles/role":              {"images/bootspec", "images/document"},
 	"test/figures":               {},
+	"test/thousand":              {"images/bootspec", "images/manifest", "github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/net", "golang.org/x/sys"},
 	"builder/checkout":           {},
 	"builder/provenance":         {"images/bootspec", "images/manifest", "github.com/in-toto/attestation", "github.com/package-url/packageurl-go", "google.golang.org/protobuf"},
 	"builder/sigstore":           {"github.com/secure-systems-lab/go-securesystemslib", "github.com/sigstore/protobuf-specs", "google.golang.org/protobuf"},
