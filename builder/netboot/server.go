@@ -176,7 +176,7 @@ func (s *Server) serve(ctx context.Context) error {
 		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
 	h := &handler{
-		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
+		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: inTurn(s.config.NodeConfig), log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims,
 	}
 	if secure := s.config.Secure; secure != nil {

@@ -96,6 +96,9 @@ func listenUDP(link string, at netip.AddrPort) (*net.UDPConn, error) {
 			err = errors.Join(
 				unix.SetsockoptString(int(fd), unix.SOL_SOCKET, unix.SO_BINDTODEVICE, link),
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
+			if at.Port() != 0 {
+				makeRoom(int(fd))
+			}
 		}); control != nil {
 			return control
 		}

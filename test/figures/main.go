@@ -1,7 +1,7 @@
 // Command figures measures what docs/figures.md keeps, and prints it as that page's table: bakes from warm caches and
 // after one changed file, sizes, flashing, memory, and the way from power on to Ready. It is not a test: it judges nothing.
 //
-// It wants bin/slipway built, and root for the rack (without it the rack is left out). Arguments name what is measured (mkosi, rack);
+// It wants bin/slipway built, and root for racks (without it they are left out). Arguments name what is measured (mkosi, rack);
 // without any, all is.
 package main
 
@@ -50,6 +50,7 @@ func measure() error {
 		{"sizes", func() ([]row, error) { return sizes(images) }},
 		{"mkosi", func() ([]row, error) { return mkosi(work) }},
 		{"flash", func() ([]row, error) { return flashes(work) }},
+		{"thousand", thousand},
 		{"rack", func() ([]row, error) { return rack(work, images) }},
 	} {
 		if only := os.Args[1:]; len(only) > 0 && !slices.Contains(only, m.name) {

@@ -37,6 +37,15 @@ type rack struct {
 
 	mu      sync.Mutex
 	answers []time.Duration // how long DHCP's took
+	again   []string        // why steps were tried again, the first few
+}
+
+func (r *rack) note(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.again) < 5 {
+		r.again = append(r.again, why.Error())
+	}
 }
 
 // boot is one machine's.
@@ -44,7 +53,7 @@ type boot struct {
 	machine
 	*rack
 	client *http.Client
-	ear    chan *dhcpv4.DHCPv4
+	ear    chan heard
 	base   string // the boot server's URL
 	id     string
 }
@@ -121,6 +130,7 @@ func (b *boot) retry(ctx context.Context, what string, step func(context.Context
 			return fmt.Errorf("%s: %s: %w", b.name, what, err)
 		case <-time.After(pause):
 			b.repeated.Add(1)
+			b.note(fmt.Errorf("%s: %s: %w", b.name, what, err))
 		}
 	}
 }
@@ -182,23 +192,23 @@ func (b *boot) lease(ctx context.Context, class string, arch uint16) (*dhcpv4.DH
 
 // ask sends a message until it's answered: after 1, 2 and 4 seconds again (firmware waits 4, 8, 16).
 func (b *boot) ask(ctx context.Context, m *dhcpv4.DHCPv4, want dhcpv4.MessageType) (*dhcpv4.DHCPv4, error) {
-	started := time.Now()
+	started := time.Now().Round(0) // without the monotonic clock: the kernel's word has none
 	for wait := time.Second; wait <= 4*time.Second; wait *= 2 {
 		if err := b.radio.send(b.mac, m); err != nil {
 			return nil, err
 		}
 		silence := time.After(wait)
-		for heard := true; heard; {
+		for waiting := true; waiting; {
 			select {
 			case answer := <-b.ear:
 				if answer.TransactionID == m.TransactionID && answer.MessageType() == want {
 					b.mu.Lock()
-					b.answers = append(b.answers, time.Since(started))
+					b.answers = append(b.answers, answer.at.Sub(started))
 					b.mu.Unlock()
-					return answer, nil
+					return answer.DHCPv4, nil
 				}
 			case <-silence:
-				heard = false
+				waiting = false
 				b.repeated.Add(1)
 			case <-ctx.Done():
 				return nil, ctx.Err()
@@ -220,6 +230,7 @@ func (b *boot) fetch(ctx context.Context, url string) error {
 			return err
 		}
 		b.repeated.Add(1)
+		b.note(fmt.Errorf("%s: after %d bytes: %w", b.name, got, err))
 	}
 	return b.check(url[strings.LastIndex(url, "/")+1:], [32]byte(hash.Sum(nil)), int(got))
 }

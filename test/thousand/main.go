@@ -37,6 +37,7 @@ type result struct {
 	Failed   int      `json:"failed"`
 	Faults   []string `json:"faults,omitempty"` // the first few
 	Repeated int64    `json:"repeated"`         // what machines asked again, because no answer came or one broke off
+	Again    []string `json:"again,omitempty"`  // why, the first few
 	Seconds  float64  `json:"seconds"`          // until the last one was Ready
 	DHCP     struct {
 		Answers int     `json:"answers"`

@@ -54,10 +54,10 @@ func run(ctx context.Context, o options) (*result, error) {
 	if err := s.identity(); err != nil {
 		return nil, err
 	}
+	defer s.kill()
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
-	defer s.kill()
 	r := &rack{radio: radio, digests: digests}
 	out := &result{Machines: o.machines}
 	started := time.Now()
@@ -70,6 +70,7 @@ func run(ctx context.Context, o options) (*result, error) {
 	for _, fault := range faults[:min(len(faults), 5)] {
 		out.Faults = append(out.Faults, fault.Error())
 	}
+	out.Again = r.again
 	out.latencies(r.answers)
 	if err := errors.Join(cancelFall, s.cost(out)); err != nil {
 		return nil, err
@@ -112,6 +113,7 @@ type server struct {
 	program, work string
 	space         netns.NsHandle
 	process       *exec.Cmd
+	running       bool
 }
 
 func (s *server) file(name string) string { return filepath.Join(s.work, name) }
@@ -137,6 +139,7 @@ func (s *server) start(ctx context.Context) error {
 	if err := inSpace(s.space, s.process.Start); err != nil {
 		return err
 	}
+	s.running = true
 	for {
 		response, err := http.Get("http://" + serverAddress + ":8080" + bootspec.RouteHealth)
 		if err == nil {
@@ -166,6 +169,10 @@ func (s *server) fall(ctx context.Context, r *rack, o options) error {
 }
 
 func (s *server) kill() {
+	if !s.running {
+		return
+	}
+	s.running = false
 	_ = s.process.Process.Kill()
 	_ = s.process.Wait()
 }

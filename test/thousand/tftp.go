@@ -14,8 +14,8 @@ import (
 const (
 	blockSize  = 1468
 	windowSize = 4
-	askAgain   = 2 * time.Second
-	askTimes   = 5
+	askAgain   = time.Second
+	askTimes   = 4
 )
 
 // tftp fetches a file (RFC 1350, 2347, 2348, 7440).

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
@@ -81,12 +82,18 @@ func inSpace(space netns.NsHandle, work func() error) error {
 	return <-done
 }
 
+// heard is an answer, and when its frame arrived by the kernel's word: this program is busy with all the other machines.
+type heard struct {
+	*dhcpv4.DHCPv4
+	at time.Time
+}
+
 // radio sends and hears DHCP as frames, for all machines.
 type radio struct {
 	socket int
 	link   int
 	mu     sync.Mutex
-	ears   map[string]chan *dhcpv4.DHCPv4 // by MAC address
+	ears   map[string]chan heard // by MAC address
 }
 
 func openRadio() (*radio, error) {
@@ -102,13 +109,14 @@ func openRadio() (*radio, error) {
 	}
 	err = errors.Join(
 		filter(socket),
+		unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20),
 		unix.Bind(socket, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index}))
 	if err != nil {
 		_ = unix.Close(socket)
 		return fail(err)
 	}
-	r := &radio{socket: socket, link: link.Index, ears: map[string]chan *dhcpv4.DHCPv4{}}
+	r := &radio{socket: socket, link: link.Index, ears: map[string]chan heard{}}
 	go r.hear()
 	return r, nil
 }
@@ -135,9 +143,9 @@ func filter(socket int) error {
 
 // hear gives answers to the machines that they are for.
 func (r *radio) hear() {
-	frame := make([]byte, 4096)
+	frame, control := make([]byte, 4096), make([]byte, 256)
 	for {
-		n, _, err := unix.Recvfrom(r.socket, frame, 0)
+		n, length, _, _, err := unix.Recvmsg(r.socket, frame, control, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -160,17 +168,30 @@ func (r *radio) hear() {
 		ear := r.ears[answer.ClientHWAddr.String()]
 		r.mu.Unlock()
 		select {
-		case ear <- answer:
+		case ear <- heard{answer, arrival(control[:length])}:
 		default:
 		}
 	}
 }
 
+// arrival is when a frame has arrived.
+func arrival(control []byte) time.Time {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err == nil {
+		for _, m := range messages {
+			if m.Header.Type == unix.SO_TIMESTAMPNS && len(m.Data) >= 16 {
+				return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+			}
+		}
+	}
+	return time.Now()
+}
+
 // ear is where a machine hears answers.
-func (r *radio) ear(mac net.HardwareAddr) chan *dhcpv4.DHCPv4 {
+func (r *radio) ear(mac net.HardwareAddr) chan heard {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := make(chan *dhcpv4.DHCPv4, 16)
+	c := make(chan heard, 16)
 	r.ears[mac.String()] = c
 	return c
 }
