@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -176,7 +177,7 @@ func (s *Server) serve(ctx context.Context) error {
 		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
 	h := &handler{
-		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: inTurn(s.config.NodeConfig), log: log,
+		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims,
 	}
 	if secure := s.config.Secure; secure != nil {
@@ -206,6 +207,9 @@ func (s *Server) serve(ctx context.Context) error {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
 	}
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
+	if what := tooFewNeighbours(len(site.Machines), neighboursFile); what != "" {
+		log.Warn("a rack that boots at once will find no room", "what", what)
+	}
 	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())
 	return group.Wait()
 }
