@@ -285,23 +285,39 @@ func (s *Server) again(client netip.AddrPort, r request) bool {
 	return false
 }
 
-// room makes room for one more transfer, or says why there is none. Where as many run as may be, the one that goes is the oldest
-// whose client has never answered: nobody can keep the others out by asking for much and never taking it.
+// room makes room for one more transfer, or says why there is none. Where as many run as may be, of one address or in all, the one that
+// goes is the oldest whose client has never answered: nobody can keep the others out by asking for much and never taking it.
 func (s *Server) room(address netip.Addr) error {
 	s.mu.Lock()
-	full, most := s.client[address] >= s.config.MaxPerClient, len(s.all) >= s.config.MaxTransfers
-	oldest := s.half.Front()
-	s.mu.Unlock()
+	var oldest *transfer
+	var err error
 	switch {
-	case full:
-		return fmt.Errorf("this client has %d transfers, the most it may have", s.config.MaxPerClient)
-	case most && oldest == nil:
-		return fmt.Errorf("%d transfers run, the most there may be", s.config.MaxTransfers)
-	case most:
-		t := oldest.Value.(*transfer)
-		t.loop.mu.Lock()
-		defer t.loop.mu.Unlock()
-		t.end(errProbe)
+	case s.client[address] >= s.config.MaxPerClient:
+		oldest = s.unanswered(func(t *transfer) bool { return t.client.Addr().Unmap() == address })
+		err = fmt.Errorf("this client has %d transfers, the most it may have", s.config.MaxPerClient)
+	case len(s.all) >= s.config.MaxTransfers:
+		oldest = s.unanswered(func(*transfer) bool { return true })
+		err = fmt.Errorf("%d transfers run, the most there may be", s.config.MaxTransfers)
+	}
+	s.mu.Unlock()
+	if oldest == nil {
+		return err
+	}
+	oldest.loop.mu.Lock()
+	defer oldest.loop.mu.Unlock()
+	if oldest.half == nil && !oldest.ended {
+		return err // it has answered meanwhile
+	}
+	oldest.end(errProbe)
+	return nil
+}
+
+// unanswered is the oldest of some transfers whose client has never answered; the lock is held.
+func (s *Server) unanswered(of func(*transfer) bool) *transfer {
+	for e := s.half.Front(); e != nil; e = e.Next() {
+		if t := e.Value.(*transfer); of(t) {
+			return t
+		}
 	}
 	return nil
 }

@@ -174,6 +174,7 @@ func (t *transfer) hear(packet []byte) {
 
 // acknowledged goes on after a block.
 func (t *transfer) acknowledged(block int64) {
+	t.loop.last = t
 	if t.half != nil {
 		t.server.heard(t)
 	}
@@ -249,6 +250,9 @@ func (t *transfer) end(err error) {
 		return
 	}
 	t.ended = true
+	if t.loop.last == t {
+		t.loop.last = nil
+	}
 	t.loop.remove(t)
 	t.port.close()
 	t.server.leave(t, err)
