@@ -200,3 +200,41 @@ func TestRestartInMidFile(t *testing.T) {
 	end()
 	sameFile(t, got, filepath.Join(config.Artifacts, workerUKI))
 }
+
+// TestLinkFlapsInMidFile: a cable that is pulled and plugged in again doesn't end a transfer.
+func TestLinkFlapsInMidFile(t *testing.T) {
+	t.Run("own ports", func(t *testing.T) { linkFlaps(t, false) })
+	t.Run("single port", func(t *testing.T) { linkFlaps(t, true) })
+}
+
+func linkFlaps(t *testing.T, single bool) {
+	network(t)
+	config := configFor(t, &journal{})
+	const size = 8 << 20
+	enlarge(t, config.Artifacts, size)
+	config.TFTPSinglePort = single
+	run(t, config)
+	node := plug(t, worker1)
+	must(t, node.udhcpc())
+	got := filepath.Join(node.dir, "got")
+	end := node.start("atftp", "-g", "-r", workerUKI, "-l", got, "10.1.0.1")
+	arrived := func() int64 {
+		info, err := os.Stat(got)
+		if err != nil {
+			return 0
+		}
+		return info.Size()
+	}
+	waitFor(t, func() bool { return arrived() > 0 })
+	link, err := netlink.LinkByName(serverLink)
+	must(t, err)
+	must(t, netlink.LinkSetDown(link))
+	if arrived() >= size {
+		t.Fatal("the file was there before the link went down: this shows nothing")
+	}
+	time.Sleep(50 * time.Millisecond)
+	must(t, netlink.LinkSetUp(link))
+	waitFor(t, func() bool { return arrived() == size })
+	end()
+	sameFile(t, got, filepath.Join(config.Artifacts, workerUKI))
+}

@@ -120,12 +120,15 @@ func (l *loop) readable(fd int) bool {
 	if fd == l.shared {
 		return l.readShared()
 	}
-	n, err := unix.Read(fd, l.received[:])
 	t := l.transfers[fd]
+	if t == nil && fd != l.wake {
+		return false // it has ended since, and the number may be another file's by now
+	}
+	n, err := unix.Read(fd, l.received[:])
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		return false
-	case t == nil: // it has ended, or this is wake
+	case t == nil: // something has changed
 	case err != nil:
 		t.trouble = err // as of a port that is closed there: the client may yet come back
 	default:

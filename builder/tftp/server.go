@@ -258,6 +258,9 @@ func (s *Server) accept(packet []byte, client netip.AddrPort) {
 	s.start(client, r)
 }
 
+// maxRead bounds the packets of a client that are read at once.
+const maxRead = 16
+
 // again deals with a request of a client whose earlier one is still being answered. true: that's all there is to do.
 //
 // The same request comes again when our answer was lost or is slow: the answer is sent again, and no second transfer begins. A client
@@ -271,7 +274,10 @@ func (s *Server) again(client netip.AddrPort, r request) bool {
 	l := t.loop
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for t.port.own && !t.ended && l.readable(t.port.fd) {
+	for range maxRead {
+		if !t.port.own || t.ended || !l.readable(t.port.fd) {
+			break
+		}
 	}
 	if t.ended || t.half == nil && !s.config.SinglePort {
 		return false
