@@ -145,6 +145,9 @@ func TestBadWire(t *testing.T) {
 				"atftp, 16 blocks in a window": "atftp -g -r " + workerUKI + " -l " + got + " --option blksize\x001428 --option windowsize\x0016 10.1.0.1",
 				"curl":                         "curl -sS --max-time 60 -o " + got + " " + serverBase + bootspec.RouteArtifacts + workerUKI,
 			} {
+				if single && name == "tftp-hpa" {
+					continue // the same, and it takes longest
+				}
 				words := strings.Fields(command)
 				for i := range words {
 					words[i] = strings.ReplaceAll(words[i], "\x00", " ")

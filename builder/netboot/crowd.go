@@ -1,9 +1,11 @@
 package netboot
 
 import (
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -128,6 +130,16 @@ func (g *guest) turn(answered bool) {
 	defer g.crowd.mu.Unlock()
 	if g.answered != answered {
 		g.answered, g.since = answered, time.Now()
+	}
+}
+
+// noteIdle notes that a connection waits for its next request.
+func noteIdle(conn net.Conn, state http.ConnState) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	if g, ok := conn.(*guest); ok && state == http.StateIdle {
+		g.turn(false)
 	}
 }
 

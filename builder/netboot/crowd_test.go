@@ -103,6 +103,21 @@ func TestFullHouse(t *testing.T) {
 	}
 }
 
+// TestIdleGuests: connections that had an answer and only wait keep nobody out either.
+func TestIdleGuests(t *testing.T) {
+	server := crowded(t, fileOf(t, 1000), func(c *crowd) { c.most, c.mostOf = 5, 3 })
+	for i := range 12 {
+		conn := connect(t, fmt.Sprintf("127.0.0.%d", 2+i), server)
+		waitFor(t, func() bool { // the one before may not be idle yet
+			if got := status(conn); got == 200 {
+				return true
+			}
+			conn = connect(t, fmt.Sprintf("127.0.0.%d", 2+i), server)
+			return false
+		})
+	}
+}
+
 // TestSlowReaders: a client that takes nothing is dropped; one that takes some now and then has its whole answer, in more time than
 // the other was given.
 func TestSlowReaders(t *testing.T) {

@@ -255,6 +255,7 @@ func serveHTTP(ctx context.Context, listener net.Listener, h http.Handler, log *
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         noteIdle,
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -171,6 +171,7 @@ var runners = map[string]string{
 	"agent/storage":            "mkfs, e2fsck",
 	"agent/units":              "journalctl",
 	"test/figures":             "slipway",
+	"test/thousand":            "slipway, ip and nft",
 }
 
 func TestOnlyFewPackagesStartProcesses(t *testing.T) {
