@@ -60,8 +60,8 @@ type Config struct {
 	MaxPerClient int           // at the same time, for one address (8)
 	MaxBlockSize int           // bytes (1468: an Ethernet frame of 1500 less IPv4, UDP and TFTP headers)
 	MaxWindow    int           // blocks (32); fewer where they are larger than 64 KiB together
-	Retries      int           // how often one window is sent again before the transfer is given up (6)
-	Timeout      time.Duration // before a window is sent again, unless the client asks for its own (1 s)
+	Retries      int           // so many time-outs, each twice the one before and at most four of them long, until a transfer is given up (6: 20 s)
+	Timeout      time.Duration // before a window is sent again, unless the client asks for its own or is known to be faster (1 s)
 }
 
 // Server serves one socket.

@@ -53,6 +53,7 @@ type transfer struct {
 	first   int64     // block of the window that is out; 0: the option acknowledgement is
 	count   int       // blocks in that window
 	at      time.Time // when it was sent
+	since   time.Time // when it was sent first
 	failed  int       // silences in a row
 	trouble error     // the last one in sending
 	ended   bool
@@ -104,6 +105,9 @@ func (t *transfer) send() {
 		return
 	}
 	t.at = time.Now()
+	if t.failed == 0 {
+		t.since = t.at
+	}
 	t.loop.schedule(t, t.at.Add(t.wait()))
 }
 
@@ -206,22 +210,37 @@ func (t *transfer) learn(whole bool) {
 	}
 }
 
-// wait is how long to wait for an acknowledgement after so many silences.
+// wait is how long to wait for an acknowledgement after so many silences: each time twice as long, from what the client took so far or
+// from the time-out. A client that asked for a time-out of its own gets that.
 func (t *transfer) wait() time.Duration {
+	first := t.timeout
 	switch {
 	case t.options.timeout > 0:
 		return t.timeout
-	case t.failed > 0:
-		return t.timeout << min(t.failed-1, maxBackoff)
 	case t.roundTrip > 0:
-		return min(t.timeout, max(quickest, 4*t.roundTrip))
+		first = min(t.timeout, max(quickest, 4*t.roundTrip))
+	case t.failed > 0:
+		first /= 2 // the first two waits are the same: nothing is known of the client
 	}
-	return t.timeout
+	return min(first<<min(t.failed, 16), t.timeout<<maxBackoff)
+}
+
+// patience is how long a client may be silent: as long as its time-outs would take if nothing were known of it.
+func (t *transfer) patience() time.Duration {
+	most := t.timeout
+	for failed := 1; failed <= t.server.config.Retries; failed++ {
+		if t.options.timeout > 0 {
+			most += t.timeout
+		} else {
+			most += t.timeout << min(failed-1, maxBackoff)
+		}
+	}
+	return most
 }
 
 // silent sends again what wasn't acknowledged in time, or gives up.
 func (t *transfer) silent() {
-	if t.failed < t.server.config.Retries {
+	if time.Since(t.since) < t.patience() {
 		t.failed++
 		t.doubled = 2
 		t.send()

@@ -29,6 +29,7 @@ type options struct {
 	machines int
 	restarts int // how often the server is killed and started again meanwhile
 	limit    time.Duration
+	loss     int // percent of frames that are lost, each way
 }
 
 // result of a run.
@@ -55,6 +56,7 @@ func main() {
 	flag.StringVar(&o.program, "slipway", "bin/slipway", "the program")
 	flag.IntVar(&o.machines, "machines", 1000, "how many machines")
 	flag.IntVar(&o.restarts, "restarts", 0, "how often the server is killed meanwhile, and started again")
+	flag.IntVar(&o.loss, "loss", 0, "percent of frames that are lost, each way (not of DHCP's answers)")
 	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "how long it may take")
 	flag.Parse()
 	if os.Getenv(inside) == "" {

@@ -41,7 +41,7 @@ func run(ctx context.Context, o options) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	space, err := connect()
+	space, err := connect(o.loss)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func tftp(ctx context.Context, from netip.Addr, server, name string) ([]byte, er
 	last := fmt.Appendf([]byte{0, 1}, "%s\x00octet\x00tsize\x000\x00blksize\x00%d\x00windowsize\x00%d\x00", name, blockSize, windowSize)
 	var content []byte
 	packet := make([]byte, 2048)
-	expect, silent := uint16(0), 0
+	expect, told, silent := uint16(0), uint16(0), 0
 	_, err = conn.WriteToUDPAddrPort(last, to)
 	for err == nil && ctx.Err() == nil {
 		if err = conn.SetReadDeadline(time.Now().Add(askAgain)); err != nil {
@@ -53,7 +53,14 @@ func tftp(ctx context.Context, from netip.Addr, server, name string) ([]byte, er
 		case kind == 6 && expect == 0:
 			to, expect = peer, 1
 			last = []byte{0, 4, 0, 0}
-		case kind == 3 && peer == to && number == expect:
+		case kind == 3 && peer == to && number != expect && expect > 0:
+			// One was lost, or an acknowledgement was (RFC 7440 section 4). Once is enough: more would double the traffic.
+			if told == expect {
+				continue
+			}
+			told = expect
+			last = binary.BigEndian.AppendUint16([]byte{0, 4}, expect-1)
+		case kind == 3 && peer == to:
 			content = append(content, packet[4:n]...)
 			done := n-4 < blockSize
 			if expect++; !done && number%windowSize != 0 {

@@ -83,3 +83,17 @@ func TestServerKilled(t *testing.T) {
 		t.Error("no machine had to ask again: this shows nothing")
 	}
 }
+
+// TestLoss: on a network that loses one frame in twenty, each way, all machines are Ready at the end.
+func TestLoss(t *testing.T) {
+	if programs == "" {
+		t.Skip("needs root, for network namespaces")
+	}
+	r := boots(t, "-machines", "30", "-loss", "5")
+	if r.Failed > 0 {
+		t.Errorf("got %+v", r)
+	}
+	if r.Repeated == 0 {
+		t.Error("no machine had to ask again: this shows nothing")
+	}
+}

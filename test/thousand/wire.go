@@ -26,7 +26,7 @@ const (
 
 // connect makes the server's namespace and joins it with this one, which is that of all machines: every address of theirs is local
 // here, and what goes to any of their MAC addresses is taken.
-func connect() (server netns.NsHandle, err error) {
+func connect(loss int) (server netns.NsHandle, err error) {
 	made := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends, the namespace stays as long as its handle
@@ -41,7 +41,10 @@ func connect() (server netns.NsHandle, err error) {
 	if err := netlink.LinkAdd(pair); err != nil {
 		return server, fmt.Errorf("cannot make a link: %w", err)
 	}
-	if err := within(server, exec.Command("sh", "-ec", "ip link set lo up; ip link set "+serverLink+" up; ip address add "+serverAddress+"/16 dev "+serverLink)); err != nil {
+	if err := within(server, exec.Command("sh", "-ec", `
+ip link set lo up
+ip link set `+serverLink+` up
+ip address add `+serverAddress+`/16 dev `+serverLink+ingress(serverLink, loss))); err != nil {
 		return server, err
 	}
 	return server, here(exec.Command("sh", "-ec", `
@@ -50,11 +53,18 @@ ip link set `+machineLink+` up
 ip link set `+machineLink+` promisc on
 ip address add 10.64.0.2/32 dev `+machineLink+`
 ip route add local `+machineNetwork+` dev lo
-ip route add `+serverAddress+` dev `+machineLink+`
-nft add table netdev rack
-nft 'add chain netdev rack in { type filter hook ingress device `+machineLink+` priority 0; }'
+ip route add `+serverAddress+` dev `+machineLink+ingress(machineLink, loss)+`
 nft add rule netdev rack in meta pkttype set host
 `))
+}
+
+// ingress is how a link comes to a chain of rules for what arrives, and to lose some of that.
+func ingress(link string, loss int) string {
+	return fmt.Sprintf(`
+nft add table netdev rack
+nft 'add chain netdev rack in { type filter hook ingress device %s priority 0; }'
+nft add rule netdev rack in numgen random mod 100 '<' %d drop
+`, link, loss)
 }
 
 func here(c *exec.Cmd) error {
