@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -126,7 +125,6 @@ func (h *handler) give(w http.ResponseWriter, r *http.Request, m Machine, config
 		w.Header().Set(bootspec.HeaderInstall, bootspec.InstallAgain)
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(config)))
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := w.Write(config); err != nil {
 		h.log.Warn("a configuration was claimed and didn't arrive whole; the same machine may ask again", "node", m.Name, "to", r.RemoteAddr, "error", err)
 		return

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -36,8 +37,10 @@ type Config struct {
 	Secure *Secure
 	// Interfaces to serve on; empty: those that have the server's addresses.
 	Interfaces []string
-	HTTPPort   int    // 0: bootspec.DefaultHTTPPort
-	StateDir   string // folder for node states and leases; empty: kept in memory only
+	HTTPPort   int // 0: bootspec.DefaultHTTPPort
+	// TFTPSinglePort: all of TFTP goes over port 69, for networks that let no other port through.
+	TFTPSinglePort bool
+	StateDir       string // folder for node states and leases; empty: kept in memory only
 	// Store is where node states, leases and claims are kept instead, by several boot servers of one site, each with an address of its
 	// own; nil: in StateDir. The server closes it. StoreName is it in words.
 	Store     kv.Shared
@@ -219,7 +222,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context) error {
 	site, log := s.config.Site, s.config.Log
 	h := &handler{
-		site: site, port: s.config.HTTPPort, base6: s.base6(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
+		site: site, port: s.config.HTTPPort, base6: s.base6(), artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
@@ -237,16 +240,19 @@ func (s *Server) serve(ctx context.Context) error {
 		group.Go(func() error { return s.serveWire(ctx, w) })
 	}
 	for _, listener := range s.sockets.secure {
-		listener := tls.NewListener(listener, s.config.Secure.tlsConfig())
+		listener := tls.NewListener(newCrowd(listener, log), s.config.Secure.tlsConfig())
 		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
 	}
 	for _, listener := range s.sockets.http {
-		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(routes), log) })
+		group.Go(func() error { return serveHTTP(ctx, newCrowd(listener, log), s.traffic.counted(routes), log) })
 	}
 	if s.control != nil {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
 	}
 	s.serve6(ctx, group, routes, h)
+	if what := tooFewNeighbours(len(site.Machines), neighboursFile); what != "" {
+		log.Warn("a rack that boots at once will find no room", "what", what)
+	}
 	for _, w := range s.sockets.wires {
 		log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", w.link.Name, "address", w.servers[0], "http", baseURL(w.servers[0], s.config.HTTPPort))
 	}
@@ -260,9 +266,8 @@ func (s *Server) openTFTP(name string, client netip.Addr) (tftp.File, error) {
 	if file, err := s.openUBoot(name, client); !errors.Is(err, fs.ErrNotExist) {
 		return file, err
 	}
-	file, artifact, err := s.artifacts.open(name)
+	file, artifact, err := s.artifacts.shared(name)
 	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
-		file.Close()
 		err = fs.ErrNotExist
 	}
 	if err != nil {
@@ -279,6 +284,9 @@ type served struct {
 	*os.File
 	artifact manifest.Artifact
 }
+
+// Close leaves the file open: all transfers share it.
+func (served) Close() error { return nil }
 
 // Size is the file's size in bytes.
 func (f served) Size() int64 { return f.artifact.Size }

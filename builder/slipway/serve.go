@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -21,13 +22,13 @@ import (
 // serveFlags are what serve needs besides the cluster.
 type serveFlags struct {
 	clusterFlags
-	trust                   trustFlags
-	artifacts, state, clock string
-	networks                []string
-	verbose, live, proxy    bool
-	address                 string
-	store, storeCA          string
-	storeCert, storeKey     string
+	trust                            trustFlags
+	artifacts, state, clock          string
+	networks                         []string
+	verbose, live, proxy, singlePort bool
+	address                          string
+	store, storeCA                   string
+	storeCert, storeKey              string
 }
 
 func serveCommand(a *app) *cobra.Command {
@@ -64,6 +65,7 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
 	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
 	c.Flags().BoolVar(&flags.proxy, "proxy", false, "give no addresses: another DHCP server does; say only what to boot (proxyDHCP, ports 67 and 4011)")
+	c.Flags().BoolVar(&flags.singlePort, "tftp-single-port", false, "send files by TFTP from port 69 itself, for networks that let no other port through")
 	c.Flags().StringVar(&flags.address, "address", "", "this server's address, where several serve one site (default: provisioning.server)")
 	c.Flags().StringVar(&flags.store, "store", "", "keep node states, leases and claims in an etcd that several boot servers share: etcd://HOST:PORT,HOST:PORT/PREFIX")
 	c.Flags().StringVar(&flags.storeCA, "store-ca", "", "file with the authority of that etcd (PEM)")
@@ -132,7 +134,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	}
 	server, err := netboot.New(netboot.Config{
 		Site: site, Store: store, StoreName: name, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
-		Interfaces: flags.networks, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
+		Interfaces: flags.networks, TFTPSinglePort: flags.singlePort, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		NodeConfig: func(node string) ([]byte, error) {
 			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: nodeServerURL(d, node)})
@@ -152,6 +154,10 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if err != nil {
 		server.Close()
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		// Half of what Go takes by itself: a rack that boots at once makes much that lasts for a moment only.
+		debug.SetGCPercent(50)
 	}
 	running, ctx := errgroup.WithContext(c.Context())
 	running.Go(func() error { return server.Run(ctx) })

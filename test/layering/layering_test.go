@@ -173,6 +173,7 @@ var runners = map[string]string{
 	"agent/units":                "journalctl",
 	"test/figures":               "slipway",
 	"builder/kv/etcdkv/etcdtest": "etcd of an image, for tests",
+	"test/thousand":              "slipway, ip and nft",
 }
 
 func TestOnlyFewPackagesStartProcesses(t *testing.T) {
