@@ -33,6 +33,7 @@ type handler struct {
 	now       func() time.Time
 	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration
 	claims    *claims
+	tpms      tpms
 }
 
 func (h *handler) routes() *http.ServeMux {

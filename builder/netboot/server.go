@@ -122,7 +122,7 @@ func (s *Server) open() (err error) {
 		s.claims.store = &memory{}
 	}
 	if c.Secure != nil {
-		s.claims.policy = c.Secure.Policy
+		s.claims.policy, s.claims.tpm = c.Secure.Policy, c.Secure.TPM
 	}
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
@@ -182,6 +182,11 @@ func (s *Server) serve(ctx context.Context) error {
 			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
 			URL: "https://" + net.JoinHostPort(site.Server.String(), strconv.Itoa(secure.Port)),
 		}
+		var err error
+		if _, h.tpms.authority, err = h.secure.Trust(nil); err != nil {
+			return err
+		}
+		h.tpms.makers = secure.Makers
 	}
 	routes := h.routes()
 	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
