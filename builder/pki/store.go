@@ -50,6 +50,11 @@ const recordKind = "Identity"
 // Create makes an identity for a cluster and keeps it in dir (0700, files 0600), which must not exist or be empty. The
 // folder appears whole or not at all: it is made beside and renamed. Its parent folders are made when they are missing.
 func Create(dir string, c *cluster.Cluster, env Environment) (*Identity, error) {
+	return CreateLocked(dir, c, nil, env)
+}
+
+// CreateLocked is Create for an identity whose keys are encrypted, and never written in plain. A nil lock leaves them plain.
+func CreateLocked(dir string, c *cluster.Cluster, lock *Lock, env Environment) (*Identity, error) {
 	fail := func(err error) (*Identity, error) {
 		return nil, fmt.Errorf("cannot create identity %s: %w", dir, err)
 	}
@@ -64,6 +69,9 @@ func Create(dir string, c *cluster.Cluster, env Environment) (*Identity, error) 
 	}
 	files, err := id.files(env.Now)
 	if err != nil {
+		return fail(err)
+	}
+	if files, err = locked(files, lock); err != nil {
 		return fail(err)
 	}
 	parent := filepath.Dir(filepath.Clean(dir))
@@ -143,23 +151,31 @@ func (id *Identity) AddBoot(dir string, env Environment) error {
 		return fail(err)
 	}
 	defer root.Close()
+	if _, err := root.Lstat(keysFile); err == nil {
+		return fail(fmt.Errorf("%w: slipway identity encrypt adds it", ErrLocked))
+	}
 	for _, f := range []struct {
 		name string
 		data []byte
 	}{{bootName + ".key", key}, {bootName + ".crt", made.PEM()}} {
-		beside := "." + f.name + ".new"
-		if err := root.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fail(err)
-		}
-		if err := writeFile(root, beside, f.data); err != nil {
-			return fail(err)
-		}
-		if err := errors.Join(root.Rename(beside, f.name), syncFolder(dir)); err != nil {
+		if err := replace(root, dir, f.name, f.data); err != nil {
 			return fail(err)
 		}
 	}
 	id.Boot = made
 	return nil
+}
+
+// replace writes a file of an identity beside, and renames it when it is on the disk.
+func replace(root *os.Root, dir, name string, data []byte) error {
+	beside := "." + name + ".new"
+	if err := root.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := writeFile(root, beside, data); err != nil {
+		return err
+	}
+	return errors.Join(root.Rename(beside, name), syncFolder(dir))
 }
 
 func writeFiles(dir string, files map[string][]byte) error {
@@ -195,8 +211,13 @@ func syncFolder(dir string) error {
 
 // Load reads the identity in dir. It refuses one that others may read (ErrExposed, with the command that ends it), that
 // lacks files (ErrIncomplete), or whose keys and certificates don't belong together. A folder that doesn't exist is
-// fs.ErrNotExist.
-func Load(dir string) (*Identity, error) {
+// fs.ErrNotExist. One whose keys are encrypted is ErrLocked.
+func Load(dir string) (*Identity, error) { return Open(dir, nil) }
+
+// Open is Load, and opens keys that are encrypted with what from gives (ErrWrongLock: they are encrypted for somebody else).
+func Open(dir string, from Opener) (*Identity, error) { return load(dir, from, false) }
+
+func load(dir string, from Opener, tolerant bool) (*Identity, error) {
 	fail := func(err error) (*Identity, error) {
 		return nil, fmt.Errorf("cannot load identity %s: %w", dir, err)
 	}
@@ -212,7 +233,7 @@ func Load(dir string) (*Identity, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return fail(fmt.Errorf("%w: its folder has mode %04o (run: chmod 700 %s)", ErrExposed, info.Mode().Perm(), dir))
 	}
-	files, err := readFiles(root, dir)
+	files, err := readFiles(root, dir, from, tolerant)
 	if err != nil {
 		return fail(err)
 	}
@@ -223,13 +244,12 @@ func Load(dir string) (*Identity, error) {
 	return id, nil
 }
 
-func readFiles(root *os.Root, dir string) (map[string][]byte, error) {
+func readFiles(root *os.Root, dir string, from Opener, tolerant bool) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	var missing []string
-	for _, name := range []string{recordFile, "ca.crt", "ca.key", "etcd-ca.crt", "etcd-ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", accountFile, encryptionFile} {
-		data, err := readFile(root, dir, name)
+	names := []string{recordFile, "ca.crt", "ca.key", "etcd-ca.crt", "etcd-ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", accountFile, encryptionFile}
+	for _, name := range append(names, bootName+".crt", bootName+".key") {
+		data, err := readFile(root, dir, name, maxFile)
 		if errors.Is(err, fs.ErrNotExist) {
-			missing = append(missing, name)
 			continue
 		}
 		if err != nil {
@@ -237,17 +257,18 @@ func readFiles(root *os.Root, dir string) (map[string][]byte, error) {
 		}
 		files[name] = data
 	}
-	// Identities of an earlier version have no authority for the boot server. The certificate is written last.
-	certificate, err := readFile(root, dir, bootName+".crt")
-	if err == nil {
-		files[bootName+".crt"] = certificate
-		files[bootName+".key"], err = readFile(root, dir, bootName+".key")
-		if errors.Is(err, fs.ErrNotExist) {
-			missing, err = append(missing, bootName+".key"), nil
-		}
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := unlock(root, dir, from, tolerant, files); err != nil {
 		return nil, err
+	}
+	// Identities of an earlier version have no authority for the boot server. The certificate is written last.
+	if files[bootName+".crt"] != nil {
+		names = append(names, bootName+".key")
+	}
+	var missing []string
+	for _, name := range names {
+		if files[name] == nil {
+			missing = append(missing, name)
+		}
 	}
 	if len(missing) > 0 {
 		return nil, fmt.Errorf("%w: %s missing (restore it from a backup, or choose another folder to create one)", ErrIncomplete, strings.Join(missing, ", "))
@@ -255,7 +276,7 @@ func readFiles(root *os.Root, dir string) (map[string][]byte, error) {
 	return files, nil
 }
 
-func readFile(root *os.Root, dir, name string) ([]byte, error) {
+func readFile(root *os.Root, dir, name string, limit int64) ([]byte, error) {
 	f, err := root.Open(name)
 	if err != nil {
 		return nil, err
@@ -272,9 +293,9 @@ func readFile(root *os.Root, dir, name string) ([]byte, error) {
 		path := filepath.Join(dir, name)
 		return nil, fmt.Errorf("%w: %s has mode %04o (run: chmod 600 %s)", ErrExposed, name, info.Mode().Perm(), path)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s is over the limit of %d bytes", name, maxFile)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is over the limit of %d bytes", name, limit)
 	}
 	return data, err
 }

@@ -59,7 +59,7 @@ func renew(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, n
 	if err != nil {
 		return usage(c, err)
 	}
-	id, err := loadIdentity(flags, d)
+	id, err := loadIdentity(a, flags, d)
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,11 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if err != nil {
 		return err
 	}
-	id, err := loadIdentity(&flags.clusterFlags, d)
+	makers, err := readMakers(c, flags.makers, d)
+	if err != nil {
+		return err
+	}
+	id, err := loadIdentity(a, &flags.clusterFlags, d)
 	if err != nil {
 		return err
 	}
@@ -112,10 +116,6 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 			return err
 		}
 		fmt.Fprintf(a.words, "the identity in %s had no authority for the boot server; it has one now: take a new copy of the folder\n", flags.identityDir(d))
-	}
-	makers, err := readMakers(c, flags.makers, d)
-	if err != nil {
-		return err
 	}
 	flags.state = stateFolder(flags.state, d)
 	if flags.live && d.Live() {

@@ -162,6 +162,7 @@ var runners = map[string]string{
 	"builder/squashfs":         "mksquashfs",
 	"builder/toolset":          "programs of locked packages",
 	"builder/unxz":             "xz, where there is one",
+	"images/bootspec/tpmtest":  "swtpm, for tests",
 	"builder/nodes":            "etcd of an image, for a drill",
 	"builder/rack":             "QEMU, the boot server, kubectl",
 	"agent/backup":             "slipway-etcd",
