@@ -78,7 +78,7 @@ func (t *TPM) keptEK(template tpm2.TPMTPublic) (key, error) {
 	return key{}, nil
 }
 
-// readNV reads a place in the TPM's memory; nil: it isn't there.
+// readNV reads a place in the TPM's memory; nil: it isn't there, or not for everyone.
 func (t *TPM) readNV(index tpm2.TPMHandle) ([]byte, error) {
 	found, err := tpm2.NVReadPublic{NVIndex: index}.Execute(t.link)
 	if errors.Is(err, tpm2.TPMRCHandle) {
@@ -99,8 +99,10 @@ func (t *TPM) readNV(index tpm2.TPMHandle) ([]byte, error) {
 			NVIndex:    tpm2.NamedHandle{Handle: index, Name: found.NVName},
 			Size:       uint16(min(part, size-len(data))), Offset: uint16(len(data)),
 		}.Execute(t.link)
-		if errors.Is(err, tpm2.TPMRCNVUninitialized) {
-			return nil, nil
+		for _, unreadable := range []error{tpm2.TPMRCNVUninitialized, tpm2.TPMRCNVLocked, tpm2.TPMRCNVAuthorization, tpm2.TPMRCAuthFail, tpm2.TPMRCBadAuth} {
+			if errors.Is(err, unreadable) {
+				return nil, nil
+			}
 		}
 		if err != nil {
 			return nil, err

@@ -85,7 +85,7 @@ func (h *handler) serveClaim(w http.ResponseWriter, r *http.Request) {
 	}
 	refuse := func(reason, told string) {
 		h.log.Error("CLAIM REFUSED: a machine with a node's MAC address asked for its configuration and is not the one that it is for. If it is, run: slipway arm "+m.Name,
-			"node", m.Name, "from", r.RemoteAddr, "reason", reason+tpmAbsent(claim))
+			"node", m.Name, "from", r.RemoteAddr, "reason", reason)
 		h.states.refused(m.MAC.String(), remote(r).String())
 		http.Error(w, told+" (an operator opens it again with: slipway arm "+m.Name+")", http.StatusForbidden)
 	}
@@ -106,7 +106,11 @@ func (h *handler) serveClaim(w http.ResponseWriter, r *http.Request) {
 	}
 	switch err := h.claims.claim(m.Name, asked); {
 	case errors.Is(err, ErrClaimed):
-		refuse(err.Error(), err.Error())
+		reason := err.Error()
+		if errors.Is(err, errWithoutTPM) {
+			reason += tpmAbsent(claim)
+		}
+		refuse(reason, reason)
 		return
 	case errors.Is(err, ErrNoTPM):
 		h.refuseTPM(w, r, m, err.Error()+tpmAbsent(claim))

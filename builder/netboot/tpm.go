@@ -24,6 +24,9 @@ const (
 // ErrNoTPM says that a machine has shown no TPM where one is required.
 var ErrNoTPM = errors.New("provisioning.claims.tpm is required, and this machine shows no TPM 2.0")
 
+// errWithoutTPM is the ErrClaimed of a claim without any.
+var errWithoutTPM = fmt.Errorf("%w, or without the TPM that the node is bound to", ErrClaimed)
+
 // decideTPM says why a claim is refused for its TPM (ErrClaimed, ErrNoTPM), or nil. It is pure, and stands before decideClaim: not even
 // the same boot gets a configuration without the TPM that the node is bound to.
 func decideTPM(record ClaimRecord, policy TPMPolicy, claim Claimed) error {
@@ -36,7 +39,7 @@ func decideTPM(record ClaimRecord, policy TPMPolicy, claim Claimed) error {
 	case bound == nil, record.Armed, bound.MAC != claim.MAC, bound.TPM == "", bound.TPM == claim.TPM:
 		return nil
 	case claim.TPM == "":
-		return fmt.Errorf("%w, or without the TPM that the node is bound to", ErrClaimed)
+		return errWithoutTPM
 	}
 	return fmt.Errorf("%w, with another TPM", ErrClaimed)
 }
@@ -129,10 +132,13 @@ func (h *handler) refuseTPM(w http.ResponseWriter, r *http.Request, m Machine, r
 	http.Error(w, oneLine(reason), http.StatusForbidden)
 }
 
-// tpmAbsent is what a claim says of why it shows no TPM, for the log.
+// tpmAbsent is why a claim shows no TPM, as far as it says so.
 func tpmAbsent(claim bootspec.Claim) string {
-	if claim.TPMAbsent == "" {
+	switch {
+	case len(claim.TPMProof) > 0:
 		return ""
+	case claim.TPMAbsent == "":
+		return " (its image is of before TPMs were asked for: bake it anew)"
 	}
 	return fmt.Sprintf(" (it says: %s)", oneLine(claim.TPMAbsent))
 }

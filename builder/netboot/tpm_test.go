@@ -131,8 +131,9 @@ func TestNodeIsBoundToItsTPM(t *testing.T) {
 	machine := newTPMMachine(t, s, tpmtest.Start(t, t.TempDir()), tpm2.ECCEKTemplate)
 	thief := newTPMMachine(t, s, tpmtest.Start(t, t.TempDir()), tpm2.ECCEKTemplate)
 	machine.ask, thief.ask = ask, ask
+	absent := ""
 	without := func() (int, string) {
-		body, _ := json.Marshal(bootspec.Claim{Version: bootspec.ClaimVersion, MAC: cpMAC, UUID: cpUUID, Serial: "ABC1", TPMAbsent: "switched off\nin the firmware"})
+		body, _ := json.Marshal(bootspec.Claim{Version: bootspec.ClaimVersion, MAC: cpMAC, UUID: cpUUID, Serial: "ABC1", TPMAbsent: absent})
 		return ask(bootspec.RouteClaim, cpAddress, claimant(t), string(body))
 	}
 	expect := func(what string, code int, text string, wantCode int, want string) {
@@ -153,7 +154,10 @@ func TestNodeIsBoundToItsTPM(t *testing.T) {
 	code, text = thief.boot(claimant(t), "ABC1")
 	expect("another TPM", code, text, 403, "with another TPM (an operator opens it again with: slipway arm cp-1)")
 	code, text = without()
-	expect("without the TPM", code, text, 403, "without the TPM that the node is bound to (an operator")
+	expect("an image of before, again", code, text, 403, "(its image is of before TPMs were asked for: bake it anew) (an operator opens")
+	absent = "switched off\nin the firmware"
+	code, text = without()
+	expect("without the TPM", code, text, 403, "without the TPM that the node is bound to (it says: switched off in the firmware) (an operator opens")
 	for _, want := range []string{"CLAIM REFUSED", "with another TPM", `(it says: switched off in the firmware)`, "tpm=true"} {
 		if !strings.Contains(s.log.String(), want) {
 			t.Errorf("the log doesn't say %q:\n%s", want, s.log)

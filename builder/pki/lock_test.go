@@ -265,3 +265,23 @@ func TestLocksThatAreNone(t *testing.T) {
 		t.Errorf("damaged: %v", err)
 	}
 }
+
+// FuzzLock: any file is a lock or none, and what is wrong with it says nothing of what is in it.
+func FuzzLock(f *testing.F) {
+	_, key := newLock(f)
+	f.Add([]byte(key.String() + "\n"))
+	f.Add([]byte("# public key: " + key.Recipient().String() + "\n" + key.String() + "\n"))
+	f.Add([]byte("correct horse battery staple"))
+	f.Add([]byte("AGE-SECRET-KEY-1\n\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		lock, err := pki.ParseLock(data)
+		if (lock == nil) == (err == nil) {
+			t.Fatalf("%v, %v", lock, err)
+		}
+		for word := range strings.FieldsSeq(string(data)) {
+			if err != nil && len(word) > 20 && strings.Contains(err.Error(), word) {
+				t.Errorf("%v", err)
+			}
+		}
+	})
+}
