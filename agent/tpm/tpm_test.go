@@ -172,3 +172,11 @@ func TestPaddedCertificate(t *testing.T) {
 		t.Error("a certificate out of nothing")
 	}
 }
+
+func TestSigningKeyIsTheServers(t *testing.T) {
+	template := signingTemplate()
+	template.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
+	if got := hex.EncodeToString(tpm2.Marshal(&template)); got != tpmtest.SigningKey {
+		t.Errorf("it is %s", got)
+	}
+}

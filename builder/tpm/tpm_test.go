@@ -315,3 +315,11 @@ func FuzzParse(f *testing.F) {
 
 // base is P-256's base point (SEC 2, section 2.4.2).
 var base, _ = hex.DecodeString("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c2964fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5")
+
+func TestSigningKeyIsTheAgents(t *testing.T) {
+	template := signingTemplate()
+	template.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
+	if got := hex.EncodeToString(tpm2.Marshal(&template)); got != tpmtest.SigningKey {
+		t.Errorf("it is %s", got)
+	}
+}

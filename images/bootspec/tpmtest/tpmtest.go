@@ -86,3 +86,8 @@ func Manufacture(t testing.TB, dir string) (authorities []byte) {
 	}
 	return authorities
 }
+
+// SigningKey is the public area, without the key itself, of the signing keys that agents make and servers take (TPMT_PUBLIC, hexadecimal): P-256, name by
+// SHA-256, fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, noDA, sign; ECDSA with SHA-256. Servers refuse any other, so
+// that a change of it parts images from servers of before.
+const SigningKey = "0023000b00040472000000100018000b0003001000000000"
