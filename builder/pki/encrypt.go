@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 )
 
 // keysFile holds all that is secret of an identity, encrypted; the certificates lie beside as they are. maxKeys bounds it in bytes.
@@ -52,42 +54,73 @@ func locked(files map[string][]byte, lock *Lock) (map[string][]byte, error) {
 	return open, err
 }
 
-// unlock adds the keys of an identity that are encrypted to its files. tolerant: keys in plain may lie beside, which
-// is what an encryption leaves that was cut off.
-func unlock(root *os.Root, dir string, from Opener, tolerant bool, files map[string][]byte) error {
-	data, err := readFile(root, dir, keysFile, maxKeys)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// plainKeys are the files in an identity's folder that hold keys in plain, those of cut off changes too.
+func plainKeys(root *os.Root) (names []string, err error) {
+	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var plain []string
-	for name := range files {
-		if holdsKey(name) {
-			plain = append(plain, name)
+	known := []string{caName + ".key", etcdName + ".key", frontProxyName + ".key", bootName + ".key", accountFile, encryptionFile}
+	for _, e := range entries {
+		name := strings.TrimSuffix(strings.TrimPrefix(e.Name(), "."), ".new")
+		if number, rest, found := strings.Cut(name, "-"); found && strings.Trim(number, "0123456789") == "" {
+			name = rest // of another generation
+		}
+		if slices.Contains(known, name) {
+			names = append(names, e.Name())
 		}
 	}
+	return names, nil
+}
+
+// unlock adds the keys of an identity that are encrypted to its files, and gives the lock to encrypt them anew with; nil: none are.
+// tolerant: keys in plain may lie beside, which is what an encryption leaves that was cut off.
+func unlock(root *os.Root, dir string, from Opener, tolerant bool, files map[string][]byte) (*Lock, error) {
+	data, err := readBounded(root, dir, keysFile, maxKeys)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	plain, err := plainKeys(root)
+	if err != nil {
+		return nil, err
+	}
 	if len(plain) > 0 && !tolerant {
-		return fmt.Errorf("keys in plain lie beside %s, because an encryption was cut off or somebody has put them there (run slipway identity encrypt again)", keysFile)
+		return nil, fmt.Errorf("keys in plain lie beside %s, because an encryption was cut off or somebody has put them there: %s (run slipway identity encrypt again)", keysFile, strings.Join(plain, ", "))
 	}
 	if from == nil {
-		return ErrLocked
+		return nil, ErrLocked
 	}
 	lock, err := from(wantsPassphrase(data))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	keys, err := lock.open(data)
+	keys, again, err := lock.open(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for name, data := range keys {
 		if holdsKey(name) && len(data) <= maxFile {
 			files[name] = data
 		}
 	}
-	return nil
+	return again, nil
+}
+
+// keepKeys replaces what is encrypted in an identity's folder by the keys that it has now.
+func (id *Identity) keepKeys(root *os.Root, dir string) error {
+	files, err := id.files(time.Time{})
+	if err != nil {
+		return err
+	}
+	_, keys := split(files)
+	sealed, err := id.lock.seal(keys)
+	if err != nil {
+		return err
+	}
+	return replaceFile(root, dir, keysFile, sealed)
 }
 
 // Encrypt encrypts the keys of the identity in dir, or encrypts them anew for somebody else when they are already (from opens them
@@ -100,38 +133,30 @@ func Encrypt(dir string, from Opener, to *Lock, env Environment) (*Identity, err
 	if err != nil {
 		return fail(err)
 	}
+	id.lock = to
 	if id.Boot == nil {
 		if id.Boot, err = newBoot(id.Cluster, env); err != nil {
 			return fail(err)
 		}
-	}
-	files, err := id.files(env.Now)
-	if err != nil {
-		return fail(err)
-	}
-	_, keys := split(files)
-	sealed, err := to.seal(keys)
-	if err != nil {
-		return fail(err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fail(err)
 	}
 	defer root.Close()
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{keysFile, sealed}, {bootName + ".crt", id.Boot.PEM()}} {
-		if err := replace(root, dir, f.name, f.data); err != nil {
-			return fail(err)
-		}
+	if err := id.keepKeys(root, dir); err != nil {
+		return fail(err)
 	}
-	for name := range keys {
-		for _, n := range []string{name, "." + name + ".new"} {
-			if err := root.Remove(n); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fail(err)
-			}
+	if err := replaceFile(root, dir, bootName+".crt", id.Boot.PEM()); err != nil {
+		return fail(err)
+	}
+	plain, err := plainKeys(root)
+	if err != nil {
+		return fail(err)
+	}
+	for _, name := range plain {
+		if err := root.Remove(name); err != nil {
+			return fail(err)
 		}
 	}
 	if err := syncFolder(dir); err != nil {

@@ -19,6 +19,7 @@ import (
 type Lock struct {
 	recipients []age.Recipient
 	identities []age.Identity
+	names      []string // of recipients; a passphrase has none
 	passphrase bool
 }
 
@@ -87,6 +88,7 @@ func ParseLock(data []byte) (*Lock, error) {
 			return nil, errors.New("a key of this kind can't be used")
 		}
 		lock.recipients = append(lock.recipients, own.Recipient())
+		lock.names = append(lock.names, own.Recipient().String())
 	}
 	return lock, nil
 }
@@ -104,7 +106,7 @@ func Passphrase(word string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Lock{[]age.Recipient{recipient}, []age.Identity{identity}, true}, nil
+	return &Lock{recipients: []age.Recipient{recipient}, identities: []age.Identity{identity}, passphrase: true}, nil
 }
 
 // PublicLock makes a lock of a public key of age (age1...).
@@ -113,7 +115,7 @@ func PublicLock(key string) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%q is not a public key of age", key)
 	}
-	return &Lock{recipients: []age.Recipient{recipient}}, nil
+	return &Lock{recipients: []age.Recipient{recipient}, names: []string{key}}, nil
 }
 
 // JoinLocks makes a lock that each of several opens. A passphrase stands alone (age v1, section scrypt recipient stanza).
@@ -125,6 +127,7 @@ func JoinLocks(locks ...*Lock) (*Lock, error) {
 		}
 		joined.recipients = append(joined.recipients, l.recipients...)
 		joined.identities = append(joined.identities, l.identities...)
+		joined.names = append(joined.names, l.names...)
 		joined.passphrase = l.passphrase
 	}
 	return joined, nil
@@ -135,13 +138,15 @@ type lockedKeys struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`
 	Files      map[string]string `json:"files"` // the files of an identity that holds them in plain, by name
+	// Recipients are the public keys that it is encrypted to, so that whoever opens it can encrypt a change for all of them.
+	Recipients []string `json:"recipients,omitempty"`
 }
 
 const lockedKind = "IdentityKeys"
 
 // seal encrypts files. What it gives is opened again, if the lock can, before it is trusted.
 func (l *Lock) seal(files map[string][]byte) ([]byte, error) {
-	keys := lockedKeys{APIVersion: cluster.Version, Kind: lockedKind, Files: map[string]string{}}
+	keys := lockedKeys{APIVersion: cluster.Version, Kind: lockedKind, Files: map[string]string{}, Recipients: l.names}
 	for name, data := range files {
 		keys.Files[name] = string(data)
 	}
@@ -161,7 +166,7 @@ func (l *Lock) seal(files map[string][]byte) ([]byte, error) {
 		return nil, err
 	}
 	if len(l.identities) > 0 {
-		back, err := l.open(out.Bytes())
+		back, _, err := l.open(out.Bytes())
 		if err != nil {
 			return nil, err
 		}
@@ -174,34 +179,48 @@ func (l *Lock) seal(files map[string][]byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// open decrypts what seal gave.
-func (l *Lock) open(data []byte) (map[string][]byte, error) {
+// open decrypts what seal gave, and gives the lock that it was sealed with, as far as this one opens it.
+func (l *Lock) open(data []byte) (map[string][]byte, *Lock, error) {
 	if len(l.identities) == 0 {
-		return nil, errors.New("a public key opens nothing")
+		return nil, nil, errors.New("a public key opens nothing")
 	}
 	r, err := age.Decrypt(bytes.NewReader(data), l.identities...)
 	var none *age.NoIdentityMatchError
 	if errors.As(err, &none) {
-		return nil, ErrWrongLock
+		return nil, nil, ErrWrongLock
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", keysFile, err)
+		return nil, nil, fmt.Errorf("%s: %w", keysFile, err)
 	}
 	text, err := io.ReadAll(io.LimitReader(r, maxKeys+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", keysFile, err)
+		return nil, nil, fmt.Errorf("%s is damaged: %w", keysFile, err)
 	}
 	var keys lockedKeys
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&keys); err != nil || keys.APIVersion != cluster.Version || keys.Kind != lockedKind {
-		return nil, fmt.Errorf("%s holds no keys that this slipway reads", keysFile)
+		return nil, nil, fmt.Errorf("%s holds no keys that this slipway reads", keysFile)
 	}
 	files := map[string][]byte{}
 	for name, text := range keys.Files {
 		files[name] = []byte(text)
 	}
-	return files, nil
+	if l.passphrase {
+		return files, l, nil
+	}
+	again := &Lock{identities: l.identities}
+	for _, name := range keys.Recipients {
+		one, err := PublicLock(name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", keysFile, err)
+		}
+		again.recipients, again.names = append(again.recipients, one.recipients...), append(again.names, name)
+	}
+	if len(again.recipients) == 0 {
+		return nil, nil, fmt.Errorf("%s doesn't say whom it is encrypted for", keysFile)
+	}
+	return files, again, nil
 }
 
 // wantsPassphrase says whether encrypted keys are opened by a passphrase: the header's first line tells (age v1, section header).

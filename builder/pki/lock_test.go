@@ -162,7 +162,7 @@ func TestEncryptIsCutOff(t *testing.T) {
 	if err := json.NewDecoder(text).Decode(&keys); err != nil || len(keys.Files) != 6 || !strings.HasPrefix(keys.Files["ca.key"], "-----BEGIN PRIVATE KEY-----") {
 		t.Errorf("%d files, %v", len(keys.Files), err)
 	}
-	// A folder that has lost its boot server's certificate gets none in plain.
+	// A folder that lacks its boot server's authority gets one, encrypted.
 	if err := os.Remove(filepath.Join(whole, "boot-ca.crt")); err != nil {
 		t.Fatal(err)
 	}
@@ -170,8 +170,78 @@ func TestEncryptIsCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := id.AddBoot(whole, environment(4)); !errors.Is(err, pki.ErrLocked) {
+	if id.Boot != nil {
+		t.Fatal("it has one without a certificate")
+	}
+	if err := id.AddBoot(whole, environment(4)); err != nil {
+		t.Error(err)
+	}
+	if again, err := pki.Open(whole, with(lock)); err != nil || !again.Boot.Key.Equal(id.Boot.Key) {
 		t.Errorf("%v", err)
+	}
+	if got := tree(t, filepath.Dir(whole)); got != encryptedTree {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+// TestRotationOfEncryptedKeys: in each step of a rotation, with the folder read again before each, keys are encrypted for all that they were encrypted for, and in
+// the end those of before are gone.
+func TestRotationOfEncryptedKeys(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "identity")
+	operator, _ := newLock(t)
+	safe, key := newLock(t)
+	public, err := pki.PublicLock(key.Recipient().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := pki.JoinLocks(operator, public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := pki.CreateLocked(dir, lab(t), both, environment(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct {
+		step pki.Step
+		keys int
+	}{{pki.StepTrust, 10}, {pki.StepIssue, 10}, {pki.StepFinish, 6}, {"", 6}} {
+		id, err := pki.Open(dir, with(operator))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := id.Advance(dir, environment(byte(2+i))); err != nil {
+			t.Fatal(err)
+		}
+		if err := id.Renewed(dir, "cp-1"); err != nil {
+			t.Fatal(err)
+		}
+		if got := tree(t, dir); strings.Contains(got, ".key") {
+			t.Errorf("step %s: got\n%s", want.step, got)
+		}
+		again, err := pki.Open(dir, with(safe)) // who has only the other key
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.Rotation == nil != (want.step == "") || again.Rotation != nil && (again.Rotation.Step != want.step || !again.Rotation.Done([]string{"cp-1"})) {
+			t.Errorf("step %s: %+v", want.step, again.Rotation)
+		}
+		if moved := !again.CA.Key.Equal(first.CA.Key); moved != (i > 0) || !again.Boot.Key.Equal(first.Boot.Key) {
+			t.Errorf("step %s: the authority's key is another one: %v", want.step, moved)
+		}
+		sealed, err := os.Open(filepath.Join(dir, "keys.age"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := age.Decrypt(sealed, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kept struct{ Files map[string]string }
+		if err := json.NewDecoder(text).Decode(&kept); err != nil || len(kept.Files) != want.keys {
+			t.Errorf("step %s: %d keys are kept, %v", want.step, len(kept.Files), err)
+		}
+		sealed.Close()
 	}
 }
 
@@ -192,6 +262,7 @@ func TestPassphrase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pki.Cheap(lock)
 	if _, err := pki.CreateLocked(dir, lab(t), lock, environment(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -202,6 +273,9 @@ func TestPassphrase(t *testing.T) {
 	})
 	if err != nil || !asked {
 		t.Errorf("asked %v, %v", asked, err)
+	}
+	if _, err := pki.Open(dir, func(bool) (*pki.Lock, error) { return pki.Passphrase("incorrect horse") }); !errors.Is(err, pki.ErrWrongLock) {
+		t.Errorf("another passphrase: %v", err)
 	}
 	other, _ := newLock(t)
 	if _, err := pki.Open(dir, with(other)); !errors.Is(err, pki.ErrWrongLock) {

@@ -43,6 +43,9 @@ type record struct {
 	Kind       string    `json:"kind"`
 	Cluster    string    `json:"cluster"`
 	Created    time.Time `json:"created"`
+	// What rotate keeps (rotate.go).
+	Generation int             `json:"generation,omitempty"` // 0: the first
+	Rotation   *rotationRecord `json:"rotation,omitempty"`
 }
 
 const recordKind = "Identity"
@@ -98,35 +101,37 @@ func CreateLocked(dir string, c *cluster.Cluster, lock *Lock, env Environment) (
 	if err := syncFolder(parent); err != nil {
 		return fail(err)
 	}
+	id.lock = lock
 	return id, nil
 }
 
 // files are the identity's files by name.
 func (id *Identity) files(now time.Time) (map[string][]byte, error) {
 	files := map[string][]byte{encryptionFile: []byte(base64.StdEncoding.EncodeToString(id.EncryptionKey) + "\n")}
-	for name, a := range id.authorities() {
-		if *a == nil {
-			continue
-		}
-		key, err := encodeKey((*a).Key)
-		if err != nil {
+	for _, g := range id.generations() {
+		if err := g.files(files); err != nil {
 			return nil, err
 		}
-		files[name+".crt"], files[name+".key"] = (*a).PEM(), key
 	}
-	account, err := encodeKey(id.ServiceAccount)
-	if err != nil {
-		return nil, err
+	var err error
+	if id.Boot != nil {
+		files[bootName+".crt"] = id.Boot.PEM()
+		files[bootName+".key"], err = id.Boot.KeyPEM()
 	}
-	files[accountFile] = account
-	text, err := json.MarshalIndent(record{APIVersion: cluster.Version, Kind: recordKind, Cluster: id.Cluster, Created: now.UTC().Truncate(time.Second)}, "", "  ")
-	files[recordFile] = append(text, '\n')
+	if err == nil {
+		files[recordFile], err = id.record(now)
+	}
 	return files, err
 }
 
-// authorities are the places of the authorities by the names of their files.
-func (id *Identity) authorities() map[string]**Authority {
-	return map[string]**Authority{"ca": &id.CA, "etcd-ca": &id.Etcd, "front-proxy-ca": &id.FrontProxy, bootName: &id.Boot}
+// record is the identity's record as it is kept.
+func (id *Identity) record(created time.Time) ([]byte, error) {
+	r := record{APIVersion: cluster.Version, Kind: recordKind, Cluster: id.Cluster, Created: created.UTC().Truncate(time.Second), Rotation: id.Rotation.record()}
+	if id.number > 1 {
+		r.Generation = id.number
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	return append(text, '\n'), err
 }
 
 // AddBoot makes the authority of the boot server for an identity of an earlier version and keeps it in the identity's folder; one
@@ -151,14 +156,23 @@ func (id *Identity) AddBoot(dir string, env Environment) error {
 		return fail(err)
 	}
 	defer root.Close()
-	if _, err := root.Lstat(keysFile); err == nil {
-		return fail(fmt.Errorf("%w: slipway identity encrypt adds it", ErrLocked))
+	if id.lock != nil {
+		with := *id
+		with.Boot = made
+		if err := with.keepKeys(root, dir); err == nil {
+			err = replaceFile(root, dir, bootName+".crt", made.PEM())
+		}
+		if err != nil {
+			return fail(err)
+		}
+		id.Boot = made
+		return nil
 	}
 	for _, f := range []struct {
 		name string
 		data []byte
 	}{{bootName + ".key", key}, {bootName + ".crt", made.PEM()}} {
-		if err := replace(root, dir, f.name, f.data); err != nil {
+		if err := replaceFile(root, dir, f.name, f.data); err != nil {
 			return fail(err)
 		}
 	}
@@ -166,8 +180,8 @@ func (id *Identity) AddBoot(dir string, env Environment) error {
 	return nil
 }
 
-// replace writes a file of an identity beside, and renames it when it is on the disk.
-func replace(root *os.Root, dir, name string, data []byte) error {
+// replaceFile puts a file in the place of the one there may be, so that a cut leaves the one or the other.
+func replaceFile(root *os.Root, dir, name string, data []byte) error {
 	beside := "." + name + ".new"
 	if err := root.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -233,7 +247,7 @@ func load(dir string, from Opener, tolerant bool) (*Identity, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return fail(fmt.Errorf("%w: its folder has mode %04o (run: chmod 700 %s)", ErrExposed, info.Mode().Perm(), dir))
 	}
-	files, err := readFiles(root, dir, from, tolerant)
+	files, lock, err := readFiles(root, dir, from, tolerant)
 	if err != nil {
 		return fail(err)
 	}
@@ -241,26 +255,45 @@ func load(dir string, from Opener, tolerant bool) (*Identity, error) {
 	if err != nil {
 		return fail(err)
 	}
+	id.lock = lock
 	return id, nil
 }
 
-func readFiles(root *os.Root, dir string, from Opener, tolerant bool) (map[string][]byte, error) {
+// readFiles reads what the record names, and the lock of keys that are encrypted (nil: they are plain).
+func readFiles(root *os.Root, dir string, from Opener, tolerant bool) (map[string][]byte, *Lock, error) {
 	files := map[string][]byte{}
-	names := []string{recordFile, "ca.crt", "ca.key", "etcd-ca.crt", "etcd-ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", accountFile, encryptionFile}
-	for _, name := range append(names, bootName+".crt", bootName+".key") {
-		data, err := readFile(root, dir, name, maxFile)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+	read := func(names ...string) error {
+		for _, name := range names {
+			data, err := readFile(root, dir, name)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			if err == nil {
+				files[name] = data
+			}
 		}
-		if err != nil {
-			return nil, err
-		}
-		files[name] = data
-	}
-	if err := unlock(root, dir, from, tolerant, files); err != nil {
-		return nil, err
+		return nil
 	}
 	// Identities of an earlier version have no authority for the boot server. The certificate is written last.
+	if err := read(recordFile, encryptionFile, bootName+".crt", bootName+".key"); err != nil {
+		return nil, nil, err
+	}
+	names := generationFiles(1)
+	if text, ok := files[recordFile]; ok {
+		r, err := parseRecord(text)
+		if err != nil {
+			return nil, nil, err
+		}
+		names = r.generationFiles()
+	}
+	if err := read(names...); err != nil {
+		return nil, nil, err
+	}
+	lock, err := unlock(root, dir, from, tolerant, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	names = append([]string{recordFile, encryptionFile}, names...)
 	if files[bootName+".crt"] != nil {
 		names = append(names, bootName+".key")
 	}
@@ -271,12 +304,16 @@ func readFiles(root *os.Root, dir string, from Opener, tolerant bool) (map[strin
 		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("%w: %s missing (restore it from a backup, or choose another folder to create one)", ErrIncomplete, strings.Join(missing, ", "))
+		return nil, nil, fmt.Errorf("%w: %s missing (restore it from a backup, or choose another folder to create one)", ErrIncomplete, strings.Join(missing, ", "))
 	}
-	return files, nil
+	return files, lock, nil
 }
 
-func readFile(root *os.Root, dir, name string, limit int64) ([]byte, error) {
+func readFile(root *os.Root, dir, name string) ([]byte, error) {
+	return readBounded(root, dir, name, maxFile)
+}
+
+func readBounded(root *os.Root, dir, name string, limit int64) ([]byte, error) {
 	f, err := root.Open(name)
 	if err != nil {
 		return nil, err
@@ -300,29 +337,40 @@ func readFile(root *os.Root, dir, name string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-func parse(files map[string][]byte) (*Identity, error) {
+func parseRecord(text []byte) (record, error) {
 	var r record
-	d := json.NewDecoder(bytes.NewReader(files[recordFile]))
+	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		return nil, fmt.Errorf("%s: %w", recordFile, err)
+		return r, fmt.Errorf("%s: %w", recordFile, err)
 	}
 	if r.APIVersion != cluster.Version || r.Kind != recordKind {
-		return nil, fmt.Errorf("%s: %s %s is not an identity that this slipway reads", recordFile, r.APIVersion, r.Kind)
+		return r, fmt.Errorf("%s: %s %s is not an identity that this slipway reads", recordFile, r.APIVersion, r.Kind)
+	}
+	if err := r.check(); err != nil {
+		return r, fmt.Errorf("%s: %w", recordFile, err)
+	}
+	return r, nil
+}
+
+func parse(files map[string][]byte) (*Identity, error) {
+	r, err := parseRecord(files[recordFile])
+	if err != nil {
+		return nil, err
 	}
 	id := &Identity{Cluster: r.Cluster}
-	for name, a := range id.authorities() {
-		if name == bootName && files[name+".crt"] == nil {
-			continue
-		}
-		var err error
-		if *a, err = parseAuthority(files[name+".crt"], files[name+".key"]); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
+	own, err := parseGeneration(files, max(r.Generation, 1))
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if id.ServiceAccount, err = parseKey(files[accountFile]); err != nil {
-		return nil, fmt.Errorf("%s: %w", accountFile, err)
+	id.take(own)
+	if id.Rotation, err = r.rotation(files); err != nil {
+		return nil, err
+	}
+	if certificate := files[bootName+".crt"]; certificate != nil {
+		if id.Boot, err = parseAuthority(certificate, files[bootName+".key"]); err != nil {
+			return nil, fmt.Errorf("%s: %w", bootName, err)
+		}
 	}
 	id.EncryptionKey, err = base64.StdEncoding.DecodeString(strings.TrimSpace(string(files[encryptionFile])))
 	if err != nil || len(id.EncryptionKey) != 32 {

@@ -164,6 +164,7 @@ var runners = map[string]string{
 	"builder/unxz":             "xz, where there is one",
 	"images/bootspec/tpmtest":  "swtpm, for tests",
 	"builder/nodes":            "etcd of an image, for a drill",
+	"builder/power":            "ipmitool",
 	"builder/rack":             "QEMU, the boot server, kubectl",
 	"agent/backup":             "slipway-etcd",
 	"agent/manage":             "journalctl, slipway-etcd",
