@@ -57,13 +57,13 @@ test-media: deps build ## every way to boot from media, in virtual machines
 	SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/media go test -count=1 -timeout 120m -v -run '^TestMachine' ./test/media
 
 # Emulated, one boot takes minutes: this is not part of `make test`.
-test-arm64: deps test-images ## bake a worker for arm64, boot it in virtual machines, and have it join a control plane
+test-arm64: deps test-images ## bake both roles for arm64, boot them in virtual machines, alone and as a worker of a control plane
 	@mkdir -p $(OUT)/test
-	bin/slipway bake $(DEFINITION) --arch arm64 --role worker --out $(OUT)/test/arm64 --format netboot,disk
+	bin/slipway bake $(DEFINITION) --arch arm64 --role control-plane,worker --out $(OUT)/test/arm64 --format netboot,disk
 	bin/slipway bake $(DEFINITION) --role control-plane --out $(OUT)/test/arm64
 	@$(ROOT) env SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/arm64 "$$(command -v go)" test -count=1 -timeout 150m -v -run '^TestArm64' ./test/media
-	@$(ROOT) env SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images SLIPWAY_ARM64=$(abspath $(OUT))/test/arm64 SLIPWAY_TEST_FAULTS=Arm64 \
-		"$$(command -v go)" test -count=1 -timeout 60m -v ./test/faults
+	@$(ROOT) env SLIPWAY_ARTIFACTS=$(abspath $(OUT))/test/images SLIPWAY_ARM64=$(abspath $(OUT))/test/arm64 SLIPWAY_TEST_FAULTS='Arm64|Arm64ControlPlane' \
+		"$$(command -v go)" test -count=1 -timeout 120m -v ./test/faults
 
 test-rack: deps build ## the reference rack: five virtual machines to Ready, then control planes that lose their power
 	bin/slipway bake $(DEFINITION) --role control-plane,worker --out $(OUT)/images

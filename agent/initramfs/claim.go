@@ -34,17 +34,20 @@ func (b *boot) findSecure(ctx context.Context) error {
 			return stopError{err}
 		}
 		b.log.Warn("the boot server doesn't say how it is reached over TLS, trying again", "cause", err, "in", pause)
+		b.servers.Next()
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+	b.servers.Add(b.secure.Others...)
+	b.secure.Others = append(b.secure.Others, b.lease.Others...) // for the running system
 	key, err := secure.Key()
 	if err != nil {
 		return err
 	}
-	client, digest, err := secure.Client(b.secure, pins, key)
+	client, digest, err := secure.Client(b.secure, pins, key, &b.servers)
 	if err != nil {
 		return stopError{err}
 	}
@@ -80,6 +83,8 @@ func (b *boot) claimConfig(ctx context.Context) error {
 			return stopError{fmt.Errorf("cannot claim this node's configuration: %w", err)}
 		}
 		b.log.Warn("cannot claim this node's configuration, trying again", "cause", err, "in", pause)
+		b.servers.Next()
+		b.claimant.CloseIdleConnections()
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

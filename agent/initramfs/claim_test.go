@@ -34,7 +34,7 @@ func claimerAt(t *testing.T, pins string, mux *http.ServeMux) (b *boot, said *by
 	t.Cleanup(srv.Close)
 	said = &bytes.Buffer{}
 	return &boot{
-		client: newClient(), log: slog.New(slog.NewTextHandler(said, nil)), lease: network.Lease{Server: srv.URL, MAC: "52:54:00:00:00:11"},
+		client: newClient(&secure.Servers{}), log: slog.New(slog.NewTextHandler(said, nil)), lease: network.Lease{Server: srv.URL, MAC: "52:54:00:00:00:11"},
 		args: map[string]string{bootspec.ArgBootCA: pins}, root: bootspec.Root{Image: "slipway-worker-0.1.0-amd64"},
 		openTPM: func() (prover, error) { return nil, tpm.ErrNone },
 	}, said

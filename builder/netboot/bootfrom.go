@@ -93,7 +93,7 @@ func (s *states) setBootFrom(site *Site, node string, from BootFrom) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.node(site.Machines[i].MAC.String())
-	n.BootFrom = from
+	s.edit(n, func(n *NodeStatus) { n.BootFrom = from })
 	s.note(n)
 	return nil
 }

@@ -95,6 +95,7 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	switch {
 	case d.Client == ClientAgent:
 		reply.UpdateOption(dhcpv4.OptBootFileName(policy.HTTPBase))
+		policy.tellOthers(reply)
 		return ", server " + policy.HTTPBase
 	case d.Client == ClientPlain:
 		return ""
@@ -127,6 +128,20 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	}
 	reply.UpdateOption(dhcpv4.OptBootFileName(url))
 	return ", " + url
+}
+
+// tellOthers tells the agent of further boot servers (bootspec.OptionServers in option 43).
+func (p Policy) tellOthers(reply *dhcpv4.DHCPv4) {
+	if p.Others == nil {
+		return
+	}
+	var list []byte
+	for _, a := range p.Others() {
+		list = append(list, a.AsSlice()...)
+	}
+	if list = list[:min(len(list), 4*bootspec.MaxServers)]; len(list) > 0 {
+		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, append([]byte{bootspec.OptionServers, byte(len(list))}, list...)))
+	}
 }
 
 // offerPXE offers a PXE client a file by TFTP. Option 43 with PXE discovery control 8: boot from this offer, ask no other boot

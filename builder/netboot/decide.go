@@ -32,6 +32,10 @@ type Policy struct {
 	// BootFrom says what a machine of the document boots; nil: always from the network.
 	BootFrom func(mac net.HardwareAddr) BootFrom
 	MTU      int // of the interface, in bytes; 0: 1500
+	// Others are further boot servers of this site, for who can go on with one of them; nil: there are none.
+	Others func() []netip.Addr
+	// Away says why no address of the pool can be given now; nil: they can.
+	Away func() error
 }
 
 // Decision is what is done with a packet.
@@ -104,6 +108,10 @@ func (d *Decision) lease(request *dhcpv4.DHCPv4, policy Policy, hold time.Durati
 	}
 	if !policy.Site.ServeUnknown {
 		d.Reason = "not in the cluster document"
+		return false
+	}
+	if policy.Away != nil && policy.Away() != nil {
+		d.Reason = "not in the cluster document, and the store that boot servers share is away: no address of the pool is given"
 		return false
 	}
 	if d.Address = policy.Lease(request.ClientHWAddr.String(), wish(request)); !d.Address.IsValid() {

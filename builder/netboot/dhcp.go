@@ -27,6 +27,7 @@ type dhcp struct {
 	leases *leases
 	past   *history
 	rivals *rivals
+	ours   *sisters // other boot servers of this site
 	log    *slog.Logger
 	link   int // interface index
 	conn   *net.UDPConn
@@ -78,12 +79,25 @@ func (s *dhcp) serve(ctx context.Context) error {
 // acknowledge sends what waits for the disk. While it waits for one lease others join it: they are written together.
 func (s *dhcp) acknowledge() {
 	for k := range s.kept {
-		if err := <-k.saved; err != nil {
+		err := <-k.saved
+		if errors.Is(err, errTaken) {
+			s.refuse(k)
+			continue
+		}
+		if err != nil {
 			s.log.Error("dhcp: cannot keep a lease, so none is given", "mac", k.mac, "error", err)
 			continue
 		}
 		s.reply(k.mac, k.request, k.reply)
 	}
+}
+
+// refuse tells a client that another machine has its address; it asks anew.
+func (s *dhcp) refuse(k kept) {
+	d := Decision{}
+	d.refuse(k.request, s.policy, errTaken.Error())
+	s.log.Info("dhcp", "mac", k.mac, "message", k.request.MessageType(), "answer", d.Reason)
+	s.reply(k.mac, k.request, d.Reply)
 }
 
 // handle decides and does.
@@ -94,7 +108,13 @@ func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4) {
 	if d.Reply != nil {
 		to, unicast = destination(request, d.Reply)
 	}
+	if request.MessageType() == dhcpv4.MessageTypeDiscover && s.ours.link(request.ClientHWAddr.String()) {
+		return // a boot server of this site asks who else is there
+	}
 	s.past.note(portDHCP, packet, request, d, to, unicast)
+	if s.ours.is(address(request.ServerIdentifier())) {
+		return // it answers
+	}
 	if server := address(request.ServerIdentifier()); server.IsValid() && !s.policy.Site.Proxy {
 		s.rivals.saw(server, "", fmt.Sprintf("%s asks it: %s", request.ClientHWAddr, request.MessageType()))
 	}

@@ -34,6 +34,7 @@ type handler struct {
 	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration
 	claims    *claims
 	tpms      tpms
+	others    func() []netip.Addr // further boot servers of this site; may be nil
 }
 
 func (h *handler) routes() *http.ServeMux {
@@ -116,7 +117,10 @@ func (h *handler) takeReport(w http.ResponseWriter, r *http.Request) {
 	}
 	report.MAC = m.MAC.String()
 	h.states.report(report)
-	h.states.settled(r.Context()) // the node forgets a report once it's acknowledged
+	if err := h.states.settled(r.Context()); err != nil { // the node forgets a report once it's acknowledged
+		http.Error(w, "the server has this report in memory only: say it again", http.StatusServiceUnavailable)
+		return
+	}
 	h.log.Info("report", "node", m.Name, "event", report.Event, "unit", report.Unit, "detail", report.Detail)
 	w.WriteHeader(http.StatusNoContent)
 }

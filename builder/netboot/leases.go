@@ -39,6 +39,8 @@ type leases struct {
 	held  map[netip.Addr]Lease
 	byMAC map[string]netip.Addr
 
+	shared kv.Shared // the store, if other servers use it too; else nil
+
 	fresh netip.Addr // from here on no address of the pool was ever given
 	again freed      // addresses before that which may be free again
 	ends  ends       // when what is held ends
@@ -53,6 +55,7 @@ func openLeases(store kv.Store, site *Site, now func() time.Time) (*leases, erro
 	if store == nil {
 		return l, nil
 	}
+	l.shared, _ = store.(kv.Shared)
 	entries, err := store.List(leaseKey)
 	if err != nil {
 		return nil, err
@@ -88,10 +91,14 @@ func decodeLease(e kv.Entry) (Lease, error) {
 func (l *leases) take(earlier []Lease) {
 	now := l.now()
 	for _, lease := range earlier {
-		if l.pool.Contains(lease.Address) && !l.never[lease.Address] {
-			lease.Until = now.Add(min(lease.Until.Sub(now), LeaseTime))
-			l.put(lease)
-		}
+		l.learn(lease, now)
+	}
+}
+
+func (l *leases) learn(lease Lease, now time.Time) {
+	if l.pool.Contains(lease.Address) && !l.never[lease.Address] {
+		lease.Until = now.Add(min(lease.Until.Sub(now), LeaseTime))
+		l.put(lease)
 	}
 }
 
@@ -127,6 +134,9 @@ func (l *leases) propose(mac string, wish netip.Addr) netip.Addr {
 	now := l.now()
 	if l.pool.Contains(wish) && l.free(wish, now) {
 		return wish
+	}
+	if a := l.spread(mac, now); a.IsValid() {
+		return a
 	}
 	return l.firstFree(now)
 }
@@ -173,6 +183,9 @@ func (l *leases) hold(mac string, a netip.Addr, how time.Duration) <-chan error 
 			return nil
 		}
 	}
+	if l.shared != nil && how != offerTime {
+		return l.grant(Lease{MAC: mac, Address: a, Until: until})
+	}
 	before, had := l.byMAC[mac]
 	l.put(Lease{MAC: mac, Address: a, Until: until})
 	if how == offerTime {
@@ -205,6 +218,9 @@ func (l *leases) decline(mac string, a netip.Addr) <-chan error {
 	if held, ok := l.held[a]; !ok || held.MAC != mac {
 		return nil
 	}
+	if l.shared != nil {
+		return l.end(mac, a, quarantine)
+	}
 	l.put(Lease{Address: a, Until: l.now().Add(quarantine)})
 	return l.save(a)
 }
@@ -216,10 +232,18 @@ func (l *leases) release(mac string, a netip.Addr) <-chan error {
 	if held, ok := l.held[a]; !ok || held.MAC != mac {
 		return nil
 	}
-	delete(l.held, a)
-	delete(l.byMAC, mac)
-	l.freed(a)
+	if l.shared != nil {
+		return l.end(mac, a, 0)
+	}
+	l.drop(a)
 	return l.save(a)
+}
+
+// drop forgets what is held of an address.
+func (l *leases) drop(a netip.Addr) {
+	delete(l.byMAC, l.held[a].MAC)
+	delete(l.held, a)
+	l.freed(a)
 }
 
 // save begins to store what is held of some addresses now. The lock is held, so the store sees changes in their order.

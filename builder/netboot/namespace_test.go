@@ -24,6 +24,9 @@ const inside = "SLIPWAY_TEST_NAMESPACE"
 // TestMain runs the tests in a process with a network namespace of its own: the server uses many threads. It ends with
 // this one, however this one ends.
 func TestMain(m *testing.M) {
+	if config := os.Getenv(childServer); config != "" {
+		serveChild(config)
+	}
 	if os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}

@@ -51,7 +51,11 @@ func (h *handler) secureRoutes() *http.ServeMux {
 func (h *handler) serveSecure(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(h.secure)
+	told := h.secure
+	if h.others != nil {
+		told.Others = h.others()
+	}
+	_ = json.NewEncoder(w).Encode(told)
 }
 
 // refuseConfig answers agents of earlier versions.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -35,6 +36,10 @@ type Config struct {
 	Interface string // empty: the one that has the server's address
 	HTTPPort  int    // 0: bootspec.DefaultHTTPPort
 	StateDir  string // folder for node states and leases; empty: kept in memory only
+	// Store is where node states, leases and claims are kept instead, by several boot servers of one site, each with an address of its
+	// own; nil: in StateDir. The server closes it. StoreName is it in words.
+	Store     kv.Shared
+	StoreName string
 	Log       *slog.Logger
 	Now       func() time.Time
 	// Told is the time that nodes set their clocks by; nil: Now.
@@ -59,6 +64,7 @@ type Server struct {
 	past      *history
 	rivals    *rivals
 	claims    *claims
+	sisters   *sisters // nil: this server is alone
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -82,9 +88,15 @@ func New(c Config) (*Server, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if err := c.Site.check(); err != nil {
+		c.closeStore()
 		return nil, err
 	}
 	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}}
+	if c.Store != nil {
+		s.sisters = newSisters(c.Store, c.Site.Server, c.Now, c.Log)
+		s.rivals.ours = s.sisters
+		s.entries = c.Store
+	}
 	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
@@ -106,14 +118,14 @@ func (s *Server) open() (err error) {
 		if s.store, err = openStore(c.StateDir); err != nil {
 			return err
 		}
-		if s.entries, err = s.store.entries(); err != nil {
+		if err = s.openEntries(); err != nil {
 			return err
 		}
 		if s.control, err = listenControl(s.store); err != nil {
 			return err
 		}
 	}
-	if s.states, err = openStates(s.store, c.Site, c.Now, c.Log, c.Changed); err != nil {
+	if s.states, err = openStates(s.entries, c.Site, c.Now, c.Log, c.Changed); err != nil {
 		return err
 	}
 	s.states.answers = &s.traffic.answers
@@ -127,8 +139,28 @@ func (s *Server) open() (err error) {
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
-	s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
+	if s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust); err != nil {
+		return err
+	}
+	for _, cause := range s.artifacts.refused {
+		c.Log.Warn("machines boot this image, and refuse to install it: sign it (slipway sign) and start this server again", "cause", cause)
+	}
+	return nil
+}
+
+// openEntries opens what the state folder keeps, unless that is kept elsewhere.
+func (s *Server) openEntries() (err error) {
+	if s.config.Store != nil {
+		return s.store.elsewhere(s.config.StoreName)
+	}
+	s.entries, err = s.store.entries()
 	return err
+}
+
+func (c Config) closeStore() {
+	if c.Store != nil {
+		c.Store.Close()
+	}
 }
 
 // Close closes what New opened. Run does it by itself.
@@ -162,6 +194,15 @@ func (s *Server) Run(ctx context.Context) error {
 		s.states.keep(keeping)
 	}()
 	defer func() { stop(); <-kept }()
+	if s.sisters != nil {
+		s.sisters.mac = s.sockets.link.HardwareAddr.String()
+		var others sync.WaitGroup
+		ctx, leave := context.WithCancel(ctx)
+		for _, work := range []func(context.Context){s.sisters.serve, s.states.follow, s.leases.follow} {
+			others.Go(func() { work(ctx) })
+		}
+		defer func() { leave(); others.Wait() }()
+	}
 	return s.serve(ctx)
 }
 
@@ -170,12 +211,13 @@ func (s *Server) serve(ctx context.Context) error {
 	image := func(role, arch string) string { return s.artifacts.uki[imageKey{role, arch}] }
 	loader := func(role string) string { return s.artifacts.bios[role] }
 	d := &dhcp{
-		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
-		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, log: log, link: link.Index, conn: s.sockets.dhcp,
+		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU,
+			Others: s.sisters.alive, Away: s.sisters.away},
+		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, ours: s.sisters, log: log, link: link.Index, conn: s.sockets.dhcp,
 	}
 	h := &handler{
 		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
-		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims,
+		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
 		h.secure = bootspec.Secure{

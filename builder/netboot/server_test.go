@@ -143,7 +143,7 @@ func TestBoot(t *testing.T) {
 		t.Errorf("%d boots, the newest: %s", len(s.Nodes()[1].Boots), got)
 	}
 	stop()
-	states, err := os.ReadFile(filepath.Join(config.StateDir, nodesFile))
+	states, err := os.ReadFile(filepath.Join(config.StateDir, entriesFile))
 	must(t, err)
 	if all := log.String() + string(states); strings.Contains(all, secret) {
 		t.Errorf("a configuration is in the log or in the states:\n%s", all)

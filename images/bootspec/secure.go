@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -48,6 +49,8 @@ type Secure struct {
 	Version   int    `json:"version"`   // ClaimVersion
 	URL       string `json:"url"`       // base URL: https://10.1.0.1:7446
 	Authority string `json:"authority"` // certificate that signs the server's, PEM
+	// Others are further boot servers of the site, at the same port and of the same authority; MaxServers at most.
+	Others []netip.Addr `json:"others,omitempty"`
 }
 
 // ErrNotPinned says that a server's authority is none of those that an image trusts.
@@ -73,6 +76,7 @@ func ParseSecure(data []byte) (Secure, error) {
 		return fail(fmt.Errorf("%.100q is not a URL like https://10.1.0.1:%d", s.URL, SecurePort))
 	}
 	s.URL = "https://" + u.Host
+	s.Others = s.Others[:min(len(s.Others), MaxServers)]
 	if _, err := s.certificate(); err != nil {
 		return fail(err)
 	}
