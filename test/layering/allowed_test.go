@@ -47,7 +47,7 @@ var allowed = map[string][]string{
 	"builder/kv/kvtest":          {"builder/kv"},
 	"builder/layer":              {"builder/deb", "builder/kmod", "builder/record", "builder/rootfs", "golang.org/x/sync"},
 	"builder/nodeconfig":         {"builder/pki", "images/bootspec", "profiles/cluster", "github.com/coreos/ignition", "github.com/coreos/vcontext", "go.yaml.in/yaml"},
-	"builder/netboot":            {"builder/kv", "builder/kv/etcdkv", "builder/kv/etcdkv/etcdtest", "builder/release", "builder/tftp", "builder/tpm", "builder/uki", "images/bootspec", "images/bootspec/tpmtest", "images/checksums", "images/manifest", "images/version", "profiles/cluster", "github.com/google/go-tpm", "github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/sync", "golang.org/x/sys"},
+	"builder/netboot":            {"builder/kv", "builder/kv/etcdkv", "builder/kv/etcdkv/etcdtest", "builder/release", "builder/tftp", "builder/tpm", "builder/uki", "images/bootspec", "images/bootspec/tpmtest", "images/checksums", "images/manifest", "images/version", "profiles/cluster", "github.com/google/go-tpm", "github.com/insomniacslk/dhcp", "github.com/vishvananda/netlink", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys"},
 	"builder/nodes":              {"builder/pki", "images/bootspec", "profiles/cluster", "filippo.io/age", "go.etcd.io/bbolt"},
 	"builder/oci":                {"builder/rootfs", "github.com/klauspost/compress", "github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec"},
 	"builder/pki":                {"images/bootspec", "profiles/cluster", "filippo.io/age", "go.yaml.in/yaml"},
