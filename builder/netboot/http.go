@@ -35,6 +35,7 @@ type handler struct {
 	now       func() time.Time
 	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration. Its URL is that at the site's first address
 	claims    *claims
+	tpms      tpms
 	others    func() []netip.Addr // further boot servers of this site; may be nil
 }
 

@@ -140,7 +140,7 @@ func (s *Server) open() (err error) {
 		s.claims.store = &memory{}
 	}
 	if c.Secure != nil {
-		s.claims.policy = c.Secure.Policy
+		s.claims.policy, s.claims.tpm = c.Secure.Policy, c.Secure.TPM
 	}
 	if s.leases, err = openPools(s.entries, c.Site, c.Now); err != nil {
 		return err
@@ -229,6 +229,11 @@ func (s *Server) serve(ctx context.Context) error {
 		h.secure = bootspec.Secure{
 			Version: bootspec.ClaimVersion, Authority: string(secure.Authority), URL: secureURL(site.Server, secure.Port),
 		}
+		var err error
+		if _, h.tpms.authority, err = h.secure.Trust(nil); err != nil {
+			return err
+		}
+		h.tpms.makers = secure.Makers
 	}
 	routes := h.routes()
 	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
