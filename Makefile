@@ -20,7 +20,7 @@ ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What the product and its tests need of a Debian 12 or 13 machine, besides Go.
 PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-tools \
 	qemu-system-x86 qemu-utils ovmf iproute2 nftables kmod \
-	git cryptsetup-bin dnsmasq-base atftp tftp-hpa udhcpc isc-dhcp-client curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
+	git cryptsetup-bin dnsmasq-base atftp tftp-hpa udhcpc isc-dhcp-client isc-dhcp-relay dhcpcd-base curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm qemu-efi-aarch64 u-boot-qemu sbsigntool ipmitool openipmi \
 	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry libfaketime
 
@@ -98,7 +98,7 @@ lint: ## gofmt and go vet
 	@bad=$$(gofmt -l agent builder images profiles test); test -z "$$bad" || { echo "gofmt: $$bad" >&2; exit 1; }
 	go vet ./...
 
-bench: PACKAGES += mkosi debootstrap systemd-container
+bench: PACKAGES += mkosi debootstrap systemd-container kea-dhcp4-server kea-admin
 bench: deps build ## print the figures of docs/figures.md (boots virtual machines)
 	bash -o pipefail -c "go test -run '^$$' -bench . -benchtime 1s ./builder/... ./agent/... ./images/... | grep -E '^(Benchmark|ok|FAIL|panic|--- FAIL|    .*_test.go)'"
 	go run ./test/figures

@@ -45,13 +45,13 @@ func (d *Decision) bootBIOS(request, reply *dhcpv4.DHCPv4, policy Policy) string
 		return fmt.Sprintf(": no boot file, there's no image of role %s for amd64", d.Machine.Role)
 	}
 	if d.Client == ClientIPXE {
-		return scriptFor(request, reply, policy.HTTPBase+routeIPXE+strings.TrimSuffix(image, bootspec.ExtUKI)+"/"+fileScript)
+		return scriptFor(request, reply, d.base(policy)+routeIPXE+strings.TrimSuffix(image, bootspec.ExtUKI)+"/"+fileScript)
 	}
 	loader := policy.BIOSLoader(d.Machine.Role)
 	if loader == "" {
 		return ": no boot file, the image has no iPXE for legacy BIOS (bake it with package ipxe in the definition, or set the machine's firmware to UEFI boot)"
 	}
-	offerPXE(request, reply, policy.Site.Server, loader)
+	offerPXE(request, reply, d.Server, loader)
 	return ", TFTP " + loader
 }
 

@@ -50,7 +50,7 @@ func fromDisk(d *Decision, reply *dhcpv4.DHCPv4, policy Policy) string {
 		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, localMenu()))
 	case ClientHTTP:
 		reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
-		reply.UpdateOption(dhcpv4.OptBootFileName(policy.HTTPBase + bootspec.RouteArtifacts + "boot-from-disk"))
+		reply.UpdateOption(dhcpv4.OptBootFileName(d.base(policy) + bootspec.RouteArtifacts + "boot-from-disk"))
 	case ClientIPXE:
 		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(optionIPXE), []byte{176, 1, 1, 255}))
 	}

@@ -47,7 +47,7 @@ func serveChild(text string) {
 	own, err := tls.X509KeyPair([]byte(c.Certificate), []byte(c.Key))
 	fail(err)
 	config := Config{
-		Site: FromCluster(document), Artifacts: c.Artifacts, StateDir: c.State, Interface: c.Interface,
+		Site: FromCluster(document), Artifacts: c.Artifacts, StateDir: c.State, Interfaces: []string{c.Interface},
 		Secure:     &Secure{Authority: []byte(c.Authority), Certificate: func() (*tls.Certificate, error) { return &own, nil }},
 		NodeConfig: func(node string) ([]byte, error) { return []byte(secret + " of " + node), nil },
 		Log:        slog.New(slog.NewTextHandler(os.Stderr, nil)),
@@ -128,7 +128,7 @@ func (c *child) launch() {
 	must(c.t, err)
 	c.starts++
 	c.stop = c.host.start("env", childServer+"="+string(text), "sh", "-c", "exec /proc/"+fmt.Sprint(os.Getpid())+"/exe 2>>"+c.logFile())
-	waitFor(c.t, func() bool { return strings.Count(c.said(), "msg=serving") == c.starts })
+	someoneWaits(c.t, func() bool { return strings.Count(c.said(), "msg=serving") == c.starts })
 }
 
 func (c *child) logFile() string { return filepath.Join(c.dir, "log") }
@@ -166,6 +166,9 @@ func (f *fleet) heal() {
 		f.dead = nil
 	}
 }
+
+// lease gets an address as udhcpc does, with more patience: the store is a program too.
+func (c *host) lease(words ...string) error { return c.udhcpc(append(words, "-t", "15")...) }
 
 // curl runs curl in a machine and returns the answer with its status at the end.
 func (c *host) curl(words ...string) string {
@@ -208,7 +211,7 @@ func (c *child) quiet(words ...string) {
 }
 
 // someoneWaits waits with a longer breath than waitFor, for what takes a store's time-outs.
-func someoneWaits(t *testing.T, what func() bool) {
+func someoneWaits(t testing.TB, what func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); !what(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -99,9 +99,9 @@ func architectures(request *dhcpv4.DHCPv4) []iana.Arch {
 func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string {
 	switch {
 	case d.Client == ClientAgent:
-		reply.UpdateOption(dhcpv4.OptBootFileName(policy.HTTPBase))
+		reply.UpdateOption(dhcpv4.OptBootFileName(d.base(policy)))
 		policy.tellOthers(reply)
-		return ", server " + policy.HTTPBase
+		return ", server " + d.base(policy)
 	case d.Client == ClientPlain:
 		return ""
 	case !d.Known:
@@ -123,16 +123,16 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	if file == "" {
 		return fmt.Sprintf(": no boot file, there's no image of role %s for %s", d.Machine.Role, arch)
 	}
-	url := policy.HTTPBase + bootspec.RouteArtifacts + file
+	url := d.base(policy) + bootspec.RouteArtifacts + file
 	switch d.Client {
 	case ClientPXE:
-		offerPXE(request, reply, policy.Site.Server, file)
+		offerPXE(request, reply, d.Server, file)
 		return ", TFTP " + file
 	case ClientHTTP:
 		// UEFI 2.10 section 24.7.2.4: the class is answered with exactly this, the URL is option 67.
 		reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
 	case ClientIPXE:
-		return scriptFor(request, reply, policy.HTTPBase+routeIPXE+strings.TrimSuffix(file, bootspec.ExtUKI)+"/"+fileUEFI)
+		return scriptFor(request, reply, d.base(policy)+routeIPXE+strings.TrimSuffix(file, bootspec.ExtUKI)+"/"+fileUEFI)
 	}
 	reply.UpdateOption(dhcpv4.OptBootFileName(url))
 	return ", " + url

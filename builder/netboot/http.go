@@ -23,8 +23,7 @@ import (
 // may claim it, and takes reports only from the node's address.
 type handler struct {
 	site      *Site
-	base      string // of its own URLs
-	base6     string // of those to clients that come over IPv6
+	port      int // of its own URLs
 	artifacts *artifacts
 	states    *states
 	config    func(name string) ([]byte, error)
@@ -32,7 +31,7 @@ type handler struct {
 	reports   *reportLimit
 	told      func() time.Time
 	now       func() time.Time
-	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration
+	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration. Its URL is that at the site's first address
 	claims    *claims
 	others    func() []netip.Addr // further boot servers of this site; may be nil
 }

@@ -31,13 +31,14 @@ type Lease struct {
 // leases are the pool's addresses in use. They are stored before an acknowledgement goes out, so that no address is
 // promised twice across a restart. Addresses that were only offered are kept in memory.
 type leases struct {
-	mu    sync.Mutex
-	store kv.Store // nil: only in memory
-	pool  Pool
-	never map[netip.Addr]bool // addresses that aren't given out although they're in the pool
-	now   func() time.Time
-	held  map[netip.Addr]Lease
-	byMAC map[string]netip.Addr
+	mu     sync.Mutex
+	store  kv.Store // nil: only in memory
+	subnet netip.Prefix
+	pool   Pool
+	never  map[netip.Addr]bool // addresses that aren't given out although they're in the pool
+	now    func() time.Time
+	held   map[netip.Addr]Lease
+	byMAC  map[string]netip.Addr
 
 	shared kv.Shared // the store, if other servers use it too; else nil
 
@@ -46,11 +47,16 @@ type leases struct {
 	ends  ends       // when what is held ends
 }
 
-// openLeases reads the leases of an earlier run.
+// openLeases reads the leases of an earlier run in a site's first subnet.
 func openLeases(store kv.Store, site *Site, now func() time.Time) (*leases, error) {
+	return openPool(store, site, site.subnets()[0], now)
+}
+
+// openPool reads the leases of an earlier run in a subnet.
+func openPool(store kv.Store, site *Site, subnet Subnet, now func() time.Time) (*leases, error) {
 	l := &leases{
-		store: store, pool: site.Pool, now: now, never: reserved(site), held: map[netip.Addr]Lease{}, byMAC: map[string]netip.Addr{},
-		fresh: site.Pool.First,
+		store: store, subnet: subnet.Prefix, pool: subnet.Pool, now: now, never: reserved(site, subnet), held: map[netip.Addr]Lease{}, byMAC: map[string]netip.Addr{},
+		fresh: subnet.Pool.First,
 	}
 	if store == nil {
 		return l, nil
@@ -103,13 +109,16 @@ func (l *leases) learn(lease Lease, now time.Time) {
 }
 
 // reserved are the addresses that no unknown machine may get.
-func reserved(site *Site) map[netip.Addr]bool {
-	never := map[netip.Addr]bool{site.Server: true, site.Gateway: true, site.Subnet.Masked().Addr(): true, lastAddress(site.Subnet): true}
-	for _, a := range site.DNS {
+func reserved(site *Site, subnet Subnet) map[netip.Addr]bool {
+	never := map[netip.Addr]bool{subnet.Server: true, subnet.Gateway: true, subnet.Prefix.Masked().Addr(): true, lastAddress(subnet.Prefix): true}
+	for _, a := range subnet.DNS {
 		never[a] = true
 	}
 	for _, m := range site.Machines {
 		never[m.Address] = true
+		for _, a := range m.Others {
+			never[a] = true
+		}
 	}
 	return never
 }

@@ -50,7 +50,7 @@ type rivals struct {
 
 // saw notes another server.
 func (r *rivals) saw(server netip.Addr, mac, what string) {
-	if r == nil || !server.IsValid() || server == r.site.Server || r.ours.is(server) {
+	if r == nil || !server.IsValid() || r.site.ours(server) || r.ours.is(server) {
 		return
 	}
 	r.mu.Lock()

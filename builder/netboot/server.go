@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -34,10 +33,11 @@ type Config struct {
 	// NodeConfig renders a node's configuration. It is called for each claim, perhaps at the same time.
 	NodeConfig func(node string) ([]byte, error)
 	// Secure is how configurations are given out; nil: none is.
-	Secure    *Secure
-	Interface string // empty: the one that has the server's address
-	HTTPPort  int    // 0: bootspec.DefaultHTTPPort
-	StateDir  string // folder for node states and leases; empty: kept in memory only
+	Secure *Secure
+	// Interfaces to serve on; empty: those that have the server's addresses.
+	Interfaces []string
+	HTTPPort   int    // 0: bootspec.DefaultHTTPPort
+	StateDir   string // folder for node states and leases; empty: kept in memory only
 	// Store is where node states, leases and claims are kept instead, by several boot servers of one site, each with an address of its
 	// own; nil: in StateDir. The server closes it. StoreName is it in words.
 	Store     kv.Shared
@@ -57,7 +57,7 @@ type Server struct {
 	config    Config
 	artifacts *artifacts
 	states    *states
-	leases    *leases
+	leases    pools
 	sockets   *sockets
 	store     *store       // nil: states are in memory only
 	entries   kv.Store     // nil without a store
@@ -114,7 +114,7 @@ func (s *Server) open() (err error) {
 	if c.Secure != nil {
 		securePort = c.Secure.Port
 	}
-	if s.sockets, err = bind(c.Interface, c.Site, c.HTTPPort, securePort); err != nil {
+	if s.sockets, err = bind(c.Interfaces, c.Site, c.HTTPPort, securePort); err != nil {
 		return err
 	}
 	if c.StateDir != "" {
@@ -139,7 +139,7 @@ func (s *Server) open() (err error) {
 	if c.Secure != nil {
 		s.claims.policy = c.Secure.Policy
 	}
-	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
+	if s.leases, err = openPools(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
 	if c.Site.ipv6() != nil {
@@ -189,7 +189,7 @@ func (s *Server) Nodes() []NodeStatus { return s.states.all() }
 
 // Base is the base URL of the HTTP server.
 func (s *Server) Base() string {
-	return "http://" + net.JoinHostPort(s.config.Site.Server.String(), strconv.Itoa(s.config.HTTPPort))
+	return baseURL(s.config.Site.Server, s.config.HTTPPort)
 }
 
 // Run serves until ctx ends or a socket fails for good. All node states are on disk when it returns.
@@ -203,7 +203,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}()
 	defer func() { stop(); <-kept }()
 	if s.sisters != nil {
-		s.sisters.mac = s.sockets.link.HardwareAddr.String()
+		if err := s.sisters.meet(s.sockets.wires[0].link.HardwareAddr.String()); err != nil {
+			return err
+		}
 		var others sync.WaitGroup
 		ctx, leave := context.WithCancel(ctx)
 		for _, work := range []func(context.Context){s.sisters.serve, s.states.follow, s.leases.follow} {
@@ -215,22 +217,14 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) serve(ctx context.Context) error {
-	site, log, link := s.config.Site, s.config.Log, s.sockets.link
-	image := s.image
-	loader := func(role string) string { return s.artifacts.bios[role] }
-	d := &dhcp{
-		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU,
-			Others: s.sisters.alive, Away: s.sisters.away},
-		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, ours: s.sisters, log: log, link: link.Index, conn: s.sockets.dhcp,
-	}
+	site, log := s.config.Site, s.config.Log
 	h := &handler{
-		site: site, base: s.Base(), base6: s.base6(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
+		site: site, port: s.config.HTTPPort, artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
 		h.secure = bootspec.Secure{
-			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
-			URL: "https://" + net.JoinHostPort(site.Server.String(), strconv.Itoa(secure.Port)),
+			Version: bootspec.ClaimVersion, Authority: string(secure.Authority), URL: secureURL(site.Server, secure.Port),
 		}
 	}
 	routes := h.routes()
@@ -238,24 +232,24 @@ func (s *Server) serve(ctx context.Context) error {
 	if s.config.Pages != nil {
 		routes.Handle("GET /", s.config.Pages(s))
 	}
-	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.serve(ctx) })
-	if s.sockets.secure != nil {
-		listener := tls.NewListener(s.sockets.secure, s.config.Secure.tlsConfig())
+	for _, w := range s.sockets.wires {
+		group.Go(func() error { return s.serveWire(ctx, w) })
+	}
+	for _, listener := range s.sockets.secure {
+		listener := tls.NewListener(listener, s.config.Secure.tlsConfig())
 		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
 	}
-	group.Go(func() error { s.rivals.watch(ctx, link); return nil })
-	if s.sockets.boot != nil {
-		group.Go(func() error { return d.serveBootPort(ctx, s.sockets.boot) })
+	for _, listener := range s.sockets.http {
+		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(routes), log) })
 	}
-	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, s.traffic.counted(routes), log) })
 	if s.control != nil {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
 	}
-	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
 	s.serve6(ctx, group, routes, h)
-	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())
+	for _, w := range s.sockets.wires {
+		log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", w.link.Name, "address", w.servers[0], "http", baseURL(w.servers[0], s.config.HTTPPort))
+	}
 	return group.Wait()
 }
 

@@ -62,6 +62,17 @@ func newSisters(store kv.Shared, own netip.Addr, now func() time.Time, log *slog
 	return &sisters{store: store, own: own, run: rand.Text(), now: now, log: log, known: map[netip.Addr]sister{}}
 }
 
+// meet learns who is there, and says so itself, before the first packet is answered: a sister is never taken for a rival.
+func (s *sisters) meet(mac string) error {
+	s.mac = mac
+	there, err := s.store.List(serverKey)
+	if err != nil {
+		return err
+	}
+	s.heard(true, there)
+	return s.beat()
+}
+
 // serve says that this server is there, and listens to the others, until ctx ends.
 func (s *sisters) serve(ctx context.Context) {
 	watched := make(chan struct{})

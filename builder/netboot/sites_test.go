@@ -27,7 +27,7 @@ func TestTwoServers(t *testing.T) {
 	etcd := etcdtest.StartAt(t, "10.1.0.1")
 	f := newFleet(t, 2, etcd)
 	for _, s := range f.servers {
-		waitFor(t, func() bool { return strings.Contains(s.said(), "another boot server shares the store") })
+		someoneWaits(t, func() bool { return strings.Contains(s.said(), "another boot server shares the store") })
 	}
 	t.Run("the pool", func(t *testing.T) { poolOfTwo(t, f) })
 	t.Run("one claim", func(t *testing.T) { oneClaim(t, f) })
@@ -57,7 +57,7 @@ func bootThroughFaults(t *testing.T, f *fleet) {
 		}
 	}
 	f.fault()
-	must(t, node.udhcpc(strings.Fields(pxe)...))
+	must(t, node.lease(strings.Fields(pxe)...))
 	if got, want := node.told("bound", "ip", "serverid", "bootfile"), "ip=10.1.0.21 serverid="+f.now().config.Address+" bootfile="+workerUKI; got != want {
 		t.Errorf("after a fault at the offer firmware was told %s, want %s", got, want)
 	}
@@ -73,7 +73,7 @@ func bootThroughFaults(t *testing.T, f *fleet) {
 	sameFile(t, kernel, filepath.Join(artifacts, workerUKI))
 
 	// Agent up: what was acknowledged is known after the fault.
-	must(t, node.udhcpc("-V", "slipway-agent", "-O", "bootfile"))
+	must(t, node.lease("-V", "slipway-agent", "-O", "bootfile"))
 	if got := node.told("bound", "ip"); got != "ip=10.1.0.21" {
 		t.Errorf("the agent was told %s", got)
 	}
@@ -139,17 +139,17 @@ func bootThroughFaults(t *testing.T, f *fleet) {
 // poolThroughFaults: an address of the pool stays its machine's, and is given to nobody else.
 func poolThroughFaults(t *testing.T, f *fleet) {
 	other := plug(t, stranger)
-	must(t, other.udhcpc())
+	must(t, other.lease())
 	first := other.told("bound", "ip")
 	f.fault()
 	for i := range 3 {
 		another := plug(t, fmt.Sprintf("52:54:00:00:02:%02x", i))
-		must(t, another.udhcpc("-r", strings.TrimPrefix(first, "ip=")))
+		must(t, another.lease("-r", strings.TrimPrefix(first, "ip=")))
 		if got := another.told("bound", "ip"); got == first || !strings.HasPrefix(got, "ip=10.1.0.1") {
 			t.Errorf("another machine gets %s, which is %s of the first", got, first)
 		}
 	}
-	must(t, other.udhcpc())
+	must(t, other.lease())
 	if got := other.told("bound", "ip"); got != first {
 		t.Errorf("after a fault it is at %s, before it was at %s", got, first)
 	}
@@ -168,7 +168,7 @@ func poolOfTwo(t *testing.T, f *fleet) {
 	var group sync.WaitGroup
 	for i, h := range hosts {
 		group.Go(func() {
-			if err := h.udhcpc(); err != nil {
+			if err := h.lease(); err != nil {
 				t.Error(err)
 				return
 			}
@@ -223,7 +223,7 @@ func storeAway(t *testing.T, f *fleet, etcd *etcdtest.Server) {
 	for _, s := range f.servers {
 		someoneWaits(t, func() bool { return strings.Contains(s.said(), "THE STORE IS AWAY") })
 	}
-	must(t, node.udhcpc(strings.Fields(pxe)...))
+	must(t, node.lease(strings.Fields(pxe)...))
 	if got := node.told("bound", "ip", "bootfile"); got != "ip=10.1.0.21 bootfile="+workerUKI {
 		t.Errorf("firmware was told %s", got)
 	}
@@ -243,8 +243,11 @@ func storeAway(t *testing.T, f *fleet, etcd *etcdtest.Server) {
 	for _, s := range f.servers {
 		someoneWaits(t, func() bool { return strings.Contains(s.said(), "the store is back") })
 	}
-	someoneWaits(t, func() bool { return f.report(node, worker1, "agent up", 1) == "204" })
-	must(t, late.udhcpc())
+	someoneWaits(t, func() bool { return strings.Contains(f.now().said(), "node states are kept on disk again") })
+	if got := f.report(node, worker1, "agent up", 1); got != "204" {
+		t.Errorf("a report: %s", got)
+	}
+	must(t, late.lease())
 	if got := f.claim(f.now(), node, worker1, claimantFile(t), "s"); got != secret+" of worker-1200" {
 		t.Errorf("a claim: %s", got)
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -109,20 +110,24 @@ func (s *states) node(mac string) *NodeStatus {
 	return n
 }
 
+// makeRoom drives out a few at once, so that a flood of new machines doesn't have all looked through for each.
 func (s *states) makeRoom() {
-	var oldest *NodeStatus
-	unknown := 0
+	if len(s.byMAC) < len(s.site.Machines)+maxUnknown {
+		return
+	}
+	var unknown []*NodeStatus
 	for _, n := range s.byMAC {
-		if n.Name != "" {
-			continue
-		}
-		if unknown++; oldest == nil || n.LastSeen.Before(oldest.LastSeen) {
-			oldest = n
+		if n.Name == "" {
+			unknown = append(unknown, n)
 		}
 	}
-	if unknown >= maxUnknown {
-		delete(s.byMAC, oldest.MAC)
-		s.dirty[oldest.MAC] = true
+	if len(unknown) < maxUnknown {
+		return
+	}
+	slices.SortFunc(unknown, func(a, b *NodeStatus) int { return a.LastSeen.Compare(b.LastSeen) })
+	for _, n := range unknown[:len(unknown)-maxUnknown+1+maxUnknown/16] {
+		delete(s.byMAC, n.MAC)
+		s.dirty[n.MAC] = true
 	}
 }
 
@@ -159,9 +164,9 @@ func (s *states) move(n *NodeStatus, address string) {
 	s.edit(n, func(n *NodeStatus) { n.Address = address })
 }
 
-// at says whether a machine is at an address: its own, and beside another DHCP server also the one which that gave it.
+// at says whether a machine is at an address: its own ones, and beside another DHCP server also the one which that gave it.
 func (s *states) at(m Machine, address netip.Addr) bool {
-	if m.Address == address || m.Address6 == address && address.IsValid() {
+	if m.Address == address || slices.Contains(m.Others, address) || m.Address6 == address && address.IsValid() {
 		return true
 	}
 	s.mu.Lock()

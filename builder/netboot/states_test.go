@@ -228,11 +228,11 @@ func TestUnknownMachinesAreBounded(t *testing.T) {
 		s.seen(fmt.Sprintf("02:00:00:00:%02x:%02x", i>>8, i&255), "", "not in the cluster document")
 	}
 	all := s.all()
-	if len(all) != len(site.Machines)+maxUnknown || all[0].Name != "cp-1" || all[1].Name != "worker-1" {
+	if unknown := len(all) - len(site.Machines); unknown > maxUnknown || unknown < maxUnknown-maxUnknown/8 || all[0].Name != "cp-1" || all[1].Name != "worker-1" {
 		t.Fatalf("%d machines, first %s, %s", len(all), all[0].Name, all[1].Name)
 	}
-	if first := all[2].MAC; first != "02:00:00:00:04:00" {
-		t.Errorf("the oldest one that's left is %s", first)
+	if first, last := all[2].MAC, all[len(all)-1].MAC; first < "02:00:00:00:04:00" || last != "02:00:00:00:07:ff" {
+		t.Errorf("those that are left are %s to %s", first, last)
 	}
 }
 

@@ -21,12 +21,13 @@ import (
 // serveFlags are what serve needs besides the cluster.
 type serveFlags struct {
 	clusterFlags
-	trust                            trustFlags
-	artifacts, network, state, clock string
-	verbose, live, proxy             bool
-	address                          string
-	store, storeCA                   string
-	storeCert, storeKey              string
+	trust                   trustFlags
+	artifacts, state, clock string
+	networks                []string
+	verbose, live, proxy    bool
+	address                 string
+	store, storeCA          string
+	storeCert, storeKey     string
 }
 
 func serveCommand(a *app) *cobra.Command {
@@ -59,7 +60,7 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	flags.registerIdentity(c)
 	flags.trust.register(c)
 	c.Flags().StringVar(&flags.artifacts, "artifacts", "", "folder of baked images")
-	c.Flags().StringVar(&flags.network, "interface", "", "network interface to serve on (default: the one with the server's address)")
+	c.Flags().StringArrayVar(&flags.networks, "interface", nil, "network interface to serve on; may be given again (default: those with the server's addresses)")
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
 	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
 	c.Flags().BoolVar(&flags.proxy, "proxy", false, "give no addresses: another DHCP server does; say only what to boot (proxyDHCP, ports 67 and 4011)")
@@ -131,10 +132,10 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	}
 	server, err := netboot.New(netboot.Config{
 		Site: site, Store: store, StoreName: name, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
-		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
+		Interfaces: flags.networks, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		NodeConfig: func(node string) ([]byte, error) {
-			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
+			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: nodeServerURL(d, node)})
 		},
 		Secure: &netboot.Secure{
 			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),

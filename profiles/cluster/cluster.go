@@ -97,6 +97,7 @@ type Provisioning struct {
 	HTTPPort        int          `yaml:"httpPort"`
 	UnknownMachines string       `yaml:"unknownMachines"` // default list
 	Claims          Claims       `yaml:"claims"`
+	Subnets         []Subnet     `yaml:"subnets"` // where machines boot besides
 	// Server6 is the boot server's IPv6 address: with it machines boot over IPv6 too. See ipv6.go.
 	Server6              netip.Addr   `yaml:"server6"`
 	Subnet6              netip.Prefix `yaml:"subnet6"`              // default: cidr6 of the network that subnet is in
@@ -282,13 +283,11 @@ func (c *Cluster) NodeAddress(n *Node) netip.Addr { return n.Address(c.Managemen
 // PodAddress is the node's address on the container network: pod traffic between nodes uses it.
 func (c *Cluster) PodAddress(n *Node) netip.Addr { return n.Address(c.Container()) }
 
-// BootAddress is the node's address in the provisioning subnet, which the boot server leases to it; the zero Addr when
-// it has none there.
+// BootAddress is the node's address in the subnet that it boots in, which the boot server leases to it; the zero Addr when
+// it has none in any.
 func (c *Cluster) BootAddress(n *Node) netip.Addr {
-	for _, l := range n.Links {
-		if l.Address.IsValid() && c.Provisioning.Subnet.Contains(l.Address) {
-			return l.Address
-		}
+	if i := c.bootLink(n); i >= 0 {
+		return n.Links[i].Address
 	}
 	return netip.Addr{}
 }
@@ -299,6 +298,9 @@ func (c *Cluster) BootMAC(n *Node) MAC {
 		return n.Match.MAC
 	}
 	mgmt := c.Management()
+	if i := c.bootLink(n); i >= 0 && n.Links[i].Network != mgmt && !c.Provisioning.Subnet.Contains(n.Links[i].Address) {
+		return n.physical(i).MAC
+	}
 	for i, l := range n.Links {
 		if l.Network == mgmt && l.Address.IsValid() {
 			return n.physical(i).MAC

@@ -156,6 +156,7 @@ func TestImagesKnowNoCluster(t *testing.T) {
 
 // runners are the packages that may start processes, and what they are there for.
 var runners = map[string]string{
+	"builder/bake":               "zstd of the locked packages",
 	"builder/checkout":           "git",
 	"builder/component":          "go",
 	"builder/internal/fixture":   "docker-registry, for tests",
