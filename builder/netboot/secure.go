@@ -53,7 +53,8 @@ func (h *handler) secureRoutes() *http.ServeMux {
 func (h *handler) serveSecure(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	told := h.secureFor(r)
+	told := h.secure
+	told.URL = h.secureURL(r)
 	if h.others != nil {
 		told.Others = h.others()
 	}
