@@ -176,6 +176,9 @@ func (h *handler) secureURL(r *http.Request) string {
 	return h.secure.URL
 }
 
+// baseFor is the base URL at the address which a client has reached.
+func (h *handler) baseFor(r *http.Request) string { return baseURL(h.reached(r), h.port) }
+
 // reached is our own address that a request came to.
 func (h *handler) reached(r *http.Request) netip.Addr {
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
