@@ -88,6 +88,9 @@ func (b *boot) findServer(ctx context.Context) error {
 		// The failure is reported without TLS: it holds no secret, and somebody must hear of it.
 		return errors.Join(err, b.startReports(ctx, lease.Server, b.client, lease.MAC))
 	}
+	if b.secure.Discover {
+		return nil // it is no node, so nobody takes its reports
+	}
 	if err := b.startReports(ctx, b.secure.URL, b.claimant, lease.MAC); err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type Secure struct {
 	Version   int    `json:"version"`   // ClaimVersion
 	URL       string `json:"url"`       // base URL: https://10.1.0.1:7446
 	Authority string `json:"authority"` // certificate that signs the server's, PEM
+	// Discover: the machine that asks is none of the cluster document's; it tells its hardware (RouteHardware) and waits.
+	Discover bool `json:"discover,omitempty"`
 }
 
 // ErrNotPinned says that a server's authority is none of those that an image trusts.
