@@ -18,7 +18,9 @@ func TestDiscoveryWaitsForAdoption(t *testing.T) {
 	answers := []func(http.ResponseWriter){
 		func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) },
 		func(w http.ResponseWriter) { _ = json.NewEncoder(w).Encode(bootspec.Discovered{Seconds: 0}) },
-		func(w http.ResponseWriter) { _ = json.NewEncoder(w).Encode(bootspec.Discovered{Node: "worker-3\x1b[2J"}) },
+		func(w http.ResponseWriter) {
+			_ = json.NewEncoder(w).Encode(bootspec.Discovered{Node: "worker-3\x1b[2J"})
+		},
 		func(w http.ResponseWriter) { http.Error(w, "not at this address", http.StatusForbidden) },
 	}
 	asked := 0
@@ -34,7 +36,7 @@ func TestDiscoveryWaitsForAdoption(t *testing.T) {
 	securetest.Serve(t, mux, "127.0.0.1")
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	b, said := claimer(t, "", nil)
+	b, said := claimer(t, "", http.NotFound)
 	b.lease.Server = server.URL
 	if err := b.findSecure(t.Context()); err != nil {
 		t.Fatal(err)
