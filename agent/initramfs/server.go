@@ -138,7 +138,7 @@ func (b *boot) startReports(ctx context.Context, server string, client *http.Cli
 	if err != nil {
 		return err
 	}
-	b.sender = &status.Sender{Server: server, MAC: mac, Boot: strings.TrimSpace(string(id)), Client: client, Log: b.log}
+	b.sender = &status.Sender{Server: server, MAC: mac, Boot: strings.TrimSpace(string(id)), Client: client, Log: b.log, KernelLog: status.KernelLog}
 	go b.sender.Run(ctx)
 	return nil
 }
