@@ -59,6 +59,11 @@ func claimantFile(t *testing.T) string {
 
 // secureLoopback serves a serving's TLS side, and returns a claim: from an address, with a key (nil: none) and a JSON body.
 func (s *serving) secureLoopback() func(from string, own *tls.Certificate, body string) (int, string) {
+	return s.secureLoopbackAt(bootspec.RouteClaim)
+}
+
+// secureLoopbackAt does so for another route.
+func (s *serving) secureLoopbackAt(route string) func(from string, own *tls.Certificate, body string) (int, string) {
 	authority, own := securetest.Certificate(s.t)
 	secure := &Secure{Authority: authority, Certificate: func() (*tls.Certificate, error) { return own, nil }}
 	server := httptest.NewUnstartedServer(s.secureRoutes())
@@ -76,7 +81,7 @@ func (s *serving) secureLoopback() func(from string, own *tls.Certificate, body 
 		}
 		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 		client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: config, DisableKeepAlives: true}}
-		answer, err := client.Post(server.URL+bootspec.RouteClaim, "application/json", strings.NewReader(body))
+		answer, err := client.Post(server.URL+route, "application/json", strings.NewReader(body))
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -31,6 +31,7 @@ type dhcp struct {
 	link   int // interface index
 	conn   *net.UDPConn
 	kept   chan kept
+	site   func() *Site // the one that is served now; nil: always policy's
 }
 
 // kept is what is done once a change of the leases is on disk.
@@ -71,7 +72,7 @@ func (s *dhcp) serve(ctx context.Context) error {
 			s.log.Debug("dhcp: not a DHCP message", "from", from, "error", err)
 			continue
 		}
-		s.handle(buffer[:n], request)
+		s.current().handle(buffer[:n], request)
 	}
 }
 
@@ -138,7 +139,7 @@ func (s *dhcp) keep(d Decision, mac string) <-chan error {
 
 // note keeps what the decision tells of the machine, and says whether that's another thing than last time.
 func (s *dhcp) note(d Decision, mac string) bool {
-	if d.Known && d.Reply != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && d.Client.firmware() {
+	if (d.Known || s.policy.Site.Discover) && d.Reply != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && d.Client.firmware() {
 		s.states.offered(mac, d.Reason)
 	}
 	if !d.Known && !s.policy.Site.ListUnknown {

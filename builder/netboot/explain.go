@@ -78,11 +78,11 @@ func (h *history) note(port uint16, packet []byte, request *dhcpv4.DHCPv4, d Dec
 // explain tells the newest exchanges of a machine, the oldest first.
 func (h *history) explain(mac string) []Exchange {
 	h.mu.Lock()
-	kept := slices.Clone(h.byMAC[mac])
+	kept, site := slices.Clone(h.byMAC[mac]), h.site
 	h.mu.Unlock()
 	out := []Exchange{}
 	for _, e := range kept {
-		out = append(out, e.words(h.site))
+		out = append(out, e.words(site))
 	}
 	return out
 }

@@ -33,6 +33,8 @@ type handler struct {
 	now       func() time.Time
 	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration
 	claims    *claims
+	leases    *leases   // nil: no machine is discovered
+	machines  *machines // likewise
 }
 
 func (h *handler) routes() *http.ServeMux {

@@ -38,15 +38,18 @@ func (h *handler) secureRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+bootspec.RouteClaim, h.serveClaim)
 	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)
+	mux.HandleFunc("POST "+bootspec.RouteHardware, h.takeHardware)
 	mux.HandleFunc("GET "+bootspec.RouteHealth, h.serveHealth)
 	return mux
 }
 
 // serveSecure says how to reach the server over TLS.
-func (h *handler) serveSecure(w http.ResponseWriter, _ *http.Request) {
+func (h *handler) serveSecure(w http.ResponseWriter, r *http.Request) {
+	secure := h.secure
+	secure.Discover = h.discovers(r)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(h.secure)
+	_ = json.NewEncoder(w).Encode(secure)
 }
 
 // refuseConfig answers agents of earlier versions.

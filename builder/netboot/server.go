@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,6 +41,8 @@ type Config struct {
 	Now       func() time.Time
 	// Told is the time that nodes set their clocks by; nil: Now.
 	Told func() time.Time
+	// Reload reads the cluster document again and calls Server.Change; nil: it can't be.
+	Reload func(context.Context, *Server) error
 	// Changed is called when a machine's status changes; it must not block. It may be nil.
 	Changed func(NodeStatus)
 	// Pages makes what is served, to anyone, at all paths that aren't the server's own; nil: nothing.
@@ -47,18 +51,25 @@ type Config struct {
 
 // Server is a boot server whose files and states are open and whose sockets are bound.
 type Server struct {
-	config    Config
-	artifacts *artifacts
-	states    *states
-	leases    *leases
-	sockets   *sockets
-	store     *store       // nil: states are in memory only
-	entries   kv.Store     // nil without a store
-	control   net.Listener // nil without a store
-	traffic   traffic
-	past      *history
-	rivals    *rivals
-	claims    *claims
+	config   Config
+	live     atomic.Pointer[live]
+	states   *states
+	leases   *leases
+	sockets  *sockets
+	store    *store       // nil: states are in memory only
+	entries  kv.Store     // nil without a store
+	control  net.Listener // nil without a store
+	traffic  traffic
+	past     *history
+	rivals   *rivals
+	claims   *claims
+	machines *machines
+	reports  *reportLimit
+	pages    http.Handler
+
+	changing        sync.Mutex // one change at a time
+	reloading       sync.Mutex
+	refusedDocument *Warning
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -81,10 +92,10 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := c.Site.check(); err != nil {
+	if err := errors.Join(c.Site.check(), c.Site.cannotDiscover(c.Secure != nil)); err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}}
+	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}, reports: &reportLimit{now: c.Now}}
 	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
@@ -121,20 +132,33 @@ func (s *Server) open() (err error) {
 	if s.entries == nil {
 		s.claims.store = &memory{}
 	}
-	if c.Secure != nil {
-		s.claims.policy = c.Secure.Policy
-	}
 	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
-	s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
-	return err
+	if s.machines, err = openMachines(s.entries, c.Now, c.Log); err != nil {
+		return err
+	}
+	files, err := openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
+	if err != nil {
+		return err
+	}
+	if c.Pages != nil {
+		s.pages = c.Pages(s)
+	}
+	first := Change{Site: c.Site, NodeConfig: c.NodeConfig}
+	if c.Secure != nil {
+		first.Policy = c.Secure.Policy
+	}
+	s.live.Store(s.makeLive(first, files))
+	return nil
 }
 
 // Close closes what New opened. Run does it by itself.
 func (s *Server) Close() {
 	s.sockets.close()
-	s.artifacts.close()
+	if now := s.live.Load(); now != nil {
+		now.artifacts.close()
+	}
 	if s.control != nil {
 		s.control.Close()
 	}
@@ -167,41 +191,33 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) serve(ctx context.Context) error {
 	site, log, link := s.config.Site, s.config.Log, s.sockets.link
-	image := func(role, arch string) string { return s.artifacts.uki[imageKey{role, arch}] }
-	loader := func(role string) string { return s.artifacts.bios[role] }
+	image := func(role, arch string) string { return s.live.Load().artifacts.uki[imageKey{role, arch}] }
+	loader := func(role string) string { return s.live.Load().artifacts.bios[role] }
 	d := &dhcp{
 		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
 		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, log: log, link: link.Index, conn: s.sockets.dhcp,
-	}
-	h := &handler{
-		site: site, base: s.Base(), artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
-		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims,
-	}
-	if secure := s.config.Secure; secure != nil {
-		h.secure = bootspec.Secure{
-			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
-			URL: "https://" + net.JoinHostPort(site.Server.String(), strconv.Itoa(secure.Port)),
-		}
-	}
-	routes := h.routes()
-	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
-	if s.config.Pages != nil {
-		routes.Handle("GET /", s.config.Pages(s))
+		site: func() *Site { return s.live.Load().site },
 	}
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.serve(ctx) })
 	if s.sockets.secure != nil {
 		listener := tls.NewListener(s.sockets.secure, s.config.Secure.tlsConfig())
-		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
+		group.Go(func() error {
+			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
+		})
 	}
 	group.Go(func() error { s.rivals.watch(ctx, link); return nil })
 	if s.sockets.boot != nil {
 		group.Go(func() error { return d.serveBootPort(ctx, s.sockets.boot) })
 	}
-	group.Go(func() error { return serveHTTP(ctx, s.sockets.http, s.traffic.counted(routes), log) })
+	group.Go(func() error {
+		return serveHTTP(ctx, s.sockets.http, s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
+	})
 	if s.control != nil {
-		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
+		group.Go(func() error {
+			return serveHTTP(ctx, s.control, s.now(func(l *live) http.Handler { return l.orders }), log)
+		})
 	}
 	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
 	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())
@@ -212,7 +228,7 @@ func (s *Server) serve(ctx context.Context) error {
 const tftpHeaders = 20 + 8 + 4
 
 func (s *Server) openTFTP(name string, _ netip.Addr) (tftp.File, error) {
-	file, artifact, err := s.artifacts.open(name)
+	file, artifact, err := s.live.Load().artifacts.open(name)
 	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
 		file.Close()
 		err = fs.ErrNotExist
@@ -244,7 +260,7 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 	}
 	s.traffic.tftp.Add(t.Size)
 	log.Info("tftp: sent", "bytes", t.Size)
-	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
+	if f := s.live.Load().artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
 		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}
 }

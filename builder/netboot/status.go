@@ -30,8 +30,10 @@ type NodeStatus struct {
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 	Last     string    `json:"last,omitempty"` // the last answer the server gave it, in words
 	BootFrom BootFrom  `json:"bootFrom,omitempty"`
-	Claim    *Claim    `json:"claim,omitempty"` // nil: its configuration was never claimed
-	Boots    []Boot    `json:"boots,omitempty"` // the newest last
+	// Hardware is what a machine has told of itself, in a line; empty: it was not discovered.
+	Hardware string `json:"hardware,omitempty"`
+	Claim    *Claim `json:"claim,omitempty"` // nil: its configuration was never claimed
+	Boots    []Boot `json:"boots,omitempty"` // the newest last
 }
 
 // Claim is what anyone may know of the claims of a node's configuration: not what the machine showed.

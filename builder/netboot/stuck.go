@@ -39,7 +39,7 @@ func (n *NodeStatus) Since() time.Time {
 func (n *NodeStatus) Stuck(now time.Time) time.Time {
 	event, since := bootspec.Event(n.State), n.Since()
 	switch {
-	case since.IsZero(), event == bootspec.EventReady, event == bootspec.EventFailed:
+	case since.IsZero(), event == bootspec.EventReady, event == bootspec.EventFailed, event == bootspec.EventDiscovered:
 		return time.Time{}
 	case now.Sub(since) > Patience(event):
 		return since

@@ -1,0 +1,253 @@
+package netboot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/slipway-os/slipway/images/bootspec"
+)
+
+// A running server can be given a changed cluster document. What depends on it is one value (live) that is made beside and then takes the
+// old one's place: each packet and each request is answered with one or the other, never with a mixture.
+
+// Change is what a changed cluster document makes of a server.
+type Change struct {
+	Site    *Site
+	Version string      // image version to serve; empty: the newest
+	Policy  ClaimPolicy // of claims
+	// NodeConfig as in Config.
+	NodeConfig func(node string) ([]byte, error)
+}
+
+// live is what is served now.
+type live struct {
+	site                  *Site
+	artifacts             *artifacts
+	plain, secure, orders http.Handler
+}
+
+// ErrNeedsRestart says that a change of the document needs a server that is started anew.
+var ErrNeedsRestart = errors.New("this takes a restart of `slipway serve`")
+
+// fixed says which of the things that a server can't change while it runs are others.
+func (s *Site) fixed(next *Site) error {
+	for _, c := range []struct {
+		what     string
+		had, has any
+	}{
+		{"the cluster's name", s.Cluster, next.Cluster}, {"provisioning.subnet", s.Subnet, next.Subnet}, {"provisioning.server", s.Server, next.Server},
+	} {
+		if c.had != c.has {
+			return fmt.Errorf("%s is %v now and was %v: %w", c.what, c.has, c.had, ErrNeedsRestart)
+		}
+	}
+	return nil
+}
+
+// Change has the server serve a changed cluster document, with the newest images there are for it. After an error it serves what it
+// served before.
+func (s *Server) Change(ctx context.Context, c Change) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	before := s.live.Load()
+	if err := errors.Join(before.site.fixed(c.Site), c.Site.check(), c.Site.cannotDiscover(s.config.Secure != nil)); err != nil {
+		return err
+	}
+	files, err := reopenArtifacts(ctx, s.config.Artifacts, c.Version, c.Site.roles(), s.config.Trust, before.artifacts)
+	if err != nil {
+		return err
+	}
+	next := s.makeLive(c, files)
+	if err := s.leases.serve(c.Site); err != nil {
+		return err
+	}
+	s.states.serve(c.Site)
+	s.past.serve(c.Site)
+	s.live.Store(next)
+	s.config.Log.Info("the cluster document has changed and is served", "nodes", len(c.Site.Machines), "was", len(before.site.Machines))
+	return nil
+}
+
+// makeLive makes everything that depends on the document.
+func (s *Server) makeLive(c Change, files *artifacts) *live {
+	own := &claims{store: s.claims.store, policy: c.Policy, log: s.claims.log}
+	h := &handler{
+		site: c.Site, base: s.Base(), artifacts: files, states: s.states, config: c.NodeConfig, log: s.config.Log,
+		reports: s.reports, told: s.config.Told, now: s.config.Now, claims: own, leases: s.leases, machines: s.machines,
+	}
+	if secure := s.config.Secure; secure != nil {
+		h.secure = bootspec.Secure{
+			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
+			URL: "https://" + net.JoinHostPort(c.Site.Server.String(), strconv.Itoa(secure.Port)),
+		}
+	}
+	plain := h.routes()
+	plain.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
+	if s.pages != nil {
+		plain.Handle("GET /", s.pages)
+	}
+	orders := http.NewServeMux()
+	orders.Handle("/", takeOrders(c.Site, s.states, s.past, own, s.config.Log))
+	orders.HandleFunc("POST /reload", s.serveReload)
+	orders.HandleFunc("GET /machines", s.serveMachines)
+	return &live{site: c.Site, artifacts: files, plain: plain, secure: h.secureRoutes(), orders: orders}
+}
+
+// now is a handler of what is served at the time of a request.
+func (s *Server) now(which func(*live) http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { which(s.live.Load()).ServeHTTP(w, r) })
+}
+
+// current is the answering side with the site that is served now.
+func (s *dhcp) current() *dhcp {
+	if s.site == nil {
+		return s
+	}
+	c := *s
+	c.policy.Site = s.site()
+	return &c
+}
+
+// Reload has Config.Reload read the cluster document again. What is wrong with it is in the log, and a warning until it is right.
+func (s *Server) Reload(ctx context.Context) error {
+	if s.config.Reload == nil {
+		return errors.New("this boot server can't read its document again")
+	}
+	err := s.config.Reload(ctx, s)
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	now := s.config.Now()
+	if err == nil {
+		s.refusedDocument = nil
+		return nil
+	}
+	s.config.Log.Error("the changed cluster document is not served; the one of before still is", "error", err)
+	since := now
+	if s.refusedDocument != nil {
+		since = s.refusedDocument.Since
+	}
+	s.refusedDocument = &Warning{"the changed cluster document is not served, the one of before still is: " + oneLine(bounded1k(err.Error())), since, now}
+	return err
+}
+
+// bounded1k is the beginning of a text, as much as a warning has room for.
+func bounded1k(text string) string { return text[:min(len(text), 1024)] }
+
+// stale is the warning that the document on disk isn't the one that is served.
+func (s *Server) stale() []Warning {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	if s.refusedDocument == nil {
+		return nil
+	}
+	return []Warning{*s.refusedDocument}
+}
+
+func (s *Server) serveReload(w http.ResponseWriter, r *http.Request) {
+	if err := s.Reload(context.WithoutCancel(r.Context())); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) serveMachines(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(s.machines.all())
+}
+
+// reloadLimit is how long a server may take to read a changed document: it compares new images with their manifests.
+const reloadLimit = 10 * time.Minute
+
+// Reload tells the server that uses a state folder to read its cluster document again. ErrNotRunning: there is none. Another error is what is
+// wrong with the document.
+func Reload(ctx context.Context, stateDir string) error {
+	err := askWithin(ctx, reloadLimit, stateDir, http.MethodPost, "/reload", nil, nil)
+	if notRunning(err) {
+		return ErrNotRunning
+	}
+	return err
+}
+
+// ErrNotRunning says that no server uses a state folder.
+var ErrNotRunning = errors.New("no boot server runs with this state folder")
+
+// Machines are the machines whose hardware the server that uses a state folder was told, or, when none does, that the folder has, by
+// MAC address.
+func Machines(ctx context.Context, stateDir string) (out []Discovered, err error) {
+	if _, err := os.Stat(stateDir); err != nil {
+		return nil, fmt.Errorf("cannot read what machines were discovered: there are no states in %s (say with --state which folder the boot server has)", stateDir)
+	}
+	err = askServer(ctx, stateDir, http.MethodGet, "/machines", nil, &out)
+	if notRunning(err) {
+		err = withStore(stateDir, func(_ *store, c *claims) error {
+			m, err := openMachines(c.store, time.Now, slog.New(slog.DiscardHandler))
+			if err == nil {
+				out = m.all()
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what machines were discovered: %w", err)
+	}
+	return out, nil
+}
+
+// serve has the states of another document's machines.
+func (s *states) serve(site *Site) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.sorted()
+	s.byMAC, s.site = map[string]*NodeStatus{}, site
+	s.take(all, site)
+	for _, n := range s.byMAC {
+		s.note(n)
+	}
+}
+
+// served is the site of now.
+func (s *states) served() *Site {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.site
+}
+
+func (h *history) serve(site *Site) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.site = site
+}
+
+// serve takes another document's pool. Leases that it has overtaken end: the addresses are others' now.
+func (l *leases) serve(site *Site) error {
+	l.mu.Lock()
+	l.pool, l.never = site.Pool, reserved(site)
+	l.fresh, l.again = site.Pool.First, freed{}
+	var ended []netip.Addr
+	for a, lease := range l.held {
+		if !l.pool.Contains(a) || l.never[a] {
+			ended = append(ended, a)
+			delete(l.held, a)
+			delete(l.byMAC, lease.MAC)
+		}
+	}
+	var saved <-chan error
+	if len(ended) > 0 {
+		saved = l.save(ended...)
+	}
+	l.mu.Unlock()
+	if saved == nil {
+		return nil
+	}
+	return <-saved
+}
