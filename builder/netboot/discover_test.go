@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -50,8 +51,10 @@ func TestHardwareIsTakenFromWhoHasTheLease(t *testing.T) {
 	store := &memory{}
 	s.handler.machines, err = openMachines(store, time.Now, discard())
 	must(t, err)
-	if _, _, text := s.ask(strangerAddress, "GET /v1/secure"); strings.Contains(text, "discover") {
-		t.Errorf("a machine without a lease is discovered: %s", text)
+	asking := httptest.NewRequest("GET", bootspec.RouteSecure, nil)
+	asking.RemoteAddr = strangerAddress + ":1024"
+	if s.discovers(asking) {
+		t.Error("a machine without a lease is discovered")
 	}
 	s.handler.leases.hold(strangerMAC, netip.MustParseAddr(strangerAddress), LeaseTime)
 	s.states.seen(strangerMAC, strangerAddress, "")
@@ -85,8 +88,8 @@ func TestHardwareIsTakenFromWhoHasTheLease(t *testing.T) {
 	if all := nodes + s.log.String(); strings.Contains(all, "SERIAL-OF") || strings.Contains(strings.ToLower(all), cpUUID) {
 		t.Errorf("what binds a claim can be had by anyone:\n%s", all)
 	}
-	if _, _, text := s.ask(strangerAddress, "GET /v1/secure"); !strings.Contains(text, `"discover":true`) {
-		t.Errorf("the machine isn't told that it is discovered: %s", text)
+	if !s.discovers(asking) {
+		t.Error("the machine isn't told that it is discovered")
 	}
 	if status, _, _ := s.ask(strangerAddress, "POST /v1/hardware\n"+good); status != 404 && status != 405 {
 		t.Errorf("hardware is taken without TLS: %d", status)
@@ -182,7 +185,10 @@ func TestDocumentChangesWhileItIsServed(t *testing.T) {
 	var next *Site
 	var wrong error
 	config.Reload = func(ctx context.Context, s *Server) error {
-		return errors.Join(wrong, s.Change(ctx, Change{Site: next, NodeConfig: func(node string) ([]byte, error) { return []byte("new " + node), nil }}))
+		if wrong != nil {
+			return wrong
+		}
+		return s.Change(ctx, Change{Site: next, NodeConfig: func(node string) ([]byte, error) { return []byte("new " + node), nil }})
 	}
 	s, _ := run(t, config)
 	stranger := plug(t, strangerMAC)

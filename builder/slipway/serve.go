@@ -15,7 +15,6 @@ import (
 
 	"github.com/slipway-os/slipway/builder/dashboard"
 	"github.com/slipway-os/slipway/builder/netboot"
-	"github.com/slipway-os/slipway/builder/nodeconfig"
 )
 
 // serveFlags are what serve needs besides the cluster.
@@ -101,6 +100,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if flags.live && d.Live() {
 		fmt.Fprintln(a.words, "install and storage of the document are left out: nodes run from memory")
 	}
+	r := &reloader{app: a, flags: flags, id: id, first: d, command: c}
 	level := slog.LevelInfo
 	if flags.verbose {
 		level = slog.LevelDebug
@@ -110,21 +110,17 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		words = table
 	}
 	log := slog.New(slog.NewTextHandler(words, &slog.HandlerOptions{Level: level}))
-	site := netboot.FromCluster(d.Cluster)
-	site.Proxy = flags.proxy
+	first := r.change(d)
 	server, err := netboot.New(netboot.Config{
-		Site: site, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
+		Site: first.Site, NodeConfig: first.NodeConfig, Reload: r.reload, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
 		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
-		NodeConfig: func(node string) ([]byte, error) {
-			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
-		},
 		Secure: &netboot.Secure{
-			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),
+			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: first.Policy,
 		},
 		Pages: func(s *netboot.Server) http.Handler {
 			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic,
-				Warnings: s.Warnings, Rivals: func() int { return len(s.Rivals()) }, Now: a.now, Log: log})
+				Warnings: s.Warnings, Hardware: s.Hardware, Rivals: func() int { return len(s.Rivals()) }, Now: a.now, Log: log})
 		},
 	})
 	if err != nil {
@@ -135,6 +131,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		server.Close()
 		return err
 	}
+	r.depot = snapshots
 	running, ctx := errgroup.WithContext(c.Context())
 	running.Go(func() error { return server.Run(ctx) })
 	if table != nil {
@@ -143,6 +140,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 			return nil
 		})
 	}
+	running.Go(func() error { r.onSignal(ctx, server); return nil })
 	if snapshots != nil {
 		running.Go(func() error { return snapshots.Run(ctx) })
 	}
