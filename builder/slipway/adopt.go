@@ -171,7 +171,8 @@ func writeNodes(ctx context.Context, a *app, flags *adoptFlags, d *clusterDocume
 	}
 	changed, record, chosen, err := cluster.Propose(file, after)
 	if err != nil {
-		return fmt.Errorf("with the new nodes the document would be wrong, so nothing is written:\n%w", err)
+		fmt.Fprintln(a.words, "with the new nodes the document would be wrong, so nothing is written:")
+		return err
 	}
 	if had := len(d.Nodes); len(changed.Nodes) != had+len(nodes) || !reflect.DeepEqual(changed.Nodes[:had], d.Nodes) {
 		return fmt.Errorf("%s: adding nodes would change others, so nothing is written (adopt without --write prints what to add)", d.file)

@@ -109,7 +109,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if table != nil {
 		words = table
 	}
-	log := slog.New(slog.NewTextHandler(words, &slog.HandlerOptions{Level: level}))
+	log := newLog(words, a.env, level)
 	first := r.change(d)
 	server, err := netboot.New(netboot.Config{
 		Site: first.Site, NodeConfig: first.NodeConfig, Reload: r.reload, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
