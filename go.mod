@@ -30,6 +30,7 @@ require (
 	github.com/sigstore/protobuf-specs v0.5.0
 	github.com/spdx/tools-golang v0.5.7
 	github.com/spf13/cobra v1.10.2
+	github.com/stmcginnis/gofish v0.22.0
 	github.com/therootcompany/xz v1.0.1
 	github.com/ulikunitz/xz v0.5.17
 	github.com/vishvananda/netlink v1.3.1

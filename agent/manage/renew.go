@@ -18,11 +18,11 @@ import (
 )
 
 // rereading are the units that read certificates or the cluster document when they start, in the order in which a renewal
-// restarts them. etcd and this API read certificates at every handshake.
+// restarts them. etcd and this API read certificates at every handshake; etcd reads authorities only when it starts.
 func rereading() []string {
 	return []string{
-		"slipway-api.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service",
-		"flanneld.service", "kube-proxy.service", "kubelet.service",
+		"slipway-etcd-guard.service", "slipway-api.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service",
+		"slipway-addons.service", "flanneld.service", "kube-proxy.service", "kubelet.service",
 	}
 }
 
@@ -64,7 +64,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) {
 	}
 	s.node.Log.Info("configuration renewed", "files", len(done.Files), "until", done.Until)
 	s.replan()
-	s.renewals.status = &bootspec.RenewalStatus{At: time.Now().UTC(), Left: s.toRestart(r.Context())}
+	s.renewals.status = &bootspec.RenewalStatus{At: time.Now().UTC(), Left: s.toRestart(r.Context(), plan.Etcd())}
 	go s.restartAll(context.WithoutCancel(r.Context()))
 	s.answer(w, done)
 }
@@ -88,14 +88,18 @@ func (s *Server) keepConfig(document []byte) (string, error) {
 	return record.Config, renewal.Keep(filepath.Join(s.node.Root, record.Config), document)
 }
 
-// toRestart are the units that the node has.
-func (s *Server) toRestart(ctx context.Context) []string {
+// toRestart are the units that the node has, with etcd or without.
+func (s *Server) toRestart(ctx context.Context, etcd bool) []string {
+	wanted := rereading()
+	if etcd {
+		wanted = slices.Insert(wanted, 1, "etcd.service") // after its guard
+	}
 	states, err := s.node.Control.Units(ctx, s.node.Target)
 	if err != nil {
-		return rereading() // restartAll says what is wrong
+		return wanted // restartAll says what is wrong
 	}
 	var list []string
-	for _, name := range rereading() {
+	for _, name := range wanted {
 		for _, u := range states {
 			if u.Name == name {
 				list = append(list, name)

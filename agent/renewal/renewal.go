@@ -51,7 +51,7 @@ func Check(root string, document []byte, now time.Time) (*Plan, error) {
 	if err := p.sameNode(); err != nil {
 		return fail(err)
 	}
-	if err := p.sameAuthorities(); err != nil {
+	if err := p.knownAuthorities(); err != nil {
 		return fail(err)
 	}
 	if p.Until, err = certificates(contents, now); err != nil {
@@ -160,32 +160,6 @@ func (p *Plan) sameNode() error {
 	return nil
 }
 
-// authorities are the files that all certificates and tokens of a cluster stand on.
-func authorities() []string {
-	var list []string
-	for _, name := range []string{"ca.crt", "ca.key", "sa.key", "sa.pub", "front-proxy-ca.crt", "etcd/ca.crt"} {
-		list = append(list, filepath.Join(bootspec.PKIDirectory, name))
-	}
-	return list
-}
-
-func (p *Plan) sameAuthorities() error {
-	for _, path := range authorities() {
-		newer, ok := p.contents[path]
-		if !ok {
-			continue
-		}
-		old, err := os.ReadFile(p.at(path))
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(old, newer.data) {
-			return fmt.Errorf("%s is another one: the configuration was made with another identity than the cluster's", path)
-		}
-	}
-	return nil
-}
-
 // Write replaces the files: all new ones are written beside the old ones first, then each takes its place.
 func (p *Plan) Write() (err error) {
 	var beside []string
@@ -209,7 +183,7 @@ func (p *Plan) Write() (err error) {
 			return err
 		}
 	}
-	return nil
+	return p.forget()
 }
 
 // beside writes a file with the owner of the one whose place it takes.

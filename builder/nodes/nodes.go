@@ -54,7 +54,7 @@ func NewOperator(c *cluster.Cluster, id *pki.Identity, env pki.Environment) (*Op
 		return nil, fmt.Errorf("cannot use the operator's certificate: %w", err)
 	}
 	trusted := x509.NewCertPool()
-	trusted.AddCert(id.CA.Certificate)
+	trusted.AppendCertsFromPEM(id.Trusted())
 	return &Operator{cluster: c, own: own, trusted: trusted, port: bootspec.ManagePort}, nil
 }
 

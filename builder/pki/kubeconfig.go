@@ -58,7 +58,7 @@ func (id *Identity) Kubeconfig(server, user string, l Leaf, env Environment) ([]
 	}
 	k.Clusters[0].Name = id.Cluster
 	k.Clusters[0].Cluster.Server = server
-	k.Clusters[0].Cluster.CertificateAuthority = base(id.CA.PEM())
+	k.Clusters[0].Cluster.CertificateAuthority = base(id.Trusted())
 	k.Users[0].Name = user
 	k.Users[0].User.Certificate, k.Users[0].User.Key = base(pair.Certificate), base(pair.Key)
 	k.Contexts[0].Name = k.CurrentContext

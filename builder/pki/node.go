@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -59,7 +60,7 @@ func (id *Identity) NodeFiles(c *cluster.Cluster, n *cluster.Node, env Environme
 		return nil, err
 	}
 	m := &maker{id: id, env: env}
-	m.add(path.Join(bootspec.PKIDirectory, "ca.crt"), public, id.CA.PEM())
+	m.add(path.Join(bootspec.PKIDirectory, "ca.crt"), public, id.Trusted())
 	m.kubeconfig("kubelet", localAPIServer, Leaf{CommonName: userKubelet + n.Name, Organization: []string{groupNodes}, Lifetime: KubeletLifetime})
 	m.kubeconfig("kube-proxy", localAPIServer, Leaf{CommonName: userProxy})
 	m.kubeconfig("flanneld", localAPIServer, Leaf{CommonName: userFlannel})
@@ -112,17 +113,24 @@ func (m *maker) controlPlane(c *cluster.Cluster, n *cluster.Node) {
 	pki := func(name string) string { return path.Join(bootspec.PKIDirectory, name) }
 	authority, err := m.id.CA.KeyPEM()
 	account, err2 := encodeKey(m.id.ServiceAccount)
-	verifier, err3 := encodePublicKey(&m.id.ServiceAccount.PublicKey)
+	var verifiers []byte
+	var err3 error
+	for _, g := range m.id.generations() {
+		verifier, err := encodePublicKey(&g.account.PublicKey)
+		verifiers, err3 = append(verifiers, verifier...), errors.Join(err3, err)
+	}
 	for _, e := range []error{err, err2, err3} {
 		if e != nil && m.err == nil {
 			m.err = e
 		}
 	}
+	// ca.crt may hold two authorities; kube-controller-manager signs with one, and wants its certificate alone.
+	m.add(pki("signer.crt"), public, m.id.CA.PEM())
 	m.add(pki("ca.key"), secret, authority)
 	m.add(pki("sa.key"), secret, account)
-	m.add(pki("sa.pub"), public, verifier)
-	m.add(pki("front-proxy-ca.crt"), public, m.id.FrontProxy.PEM())
-	m.add(pki("etcd/ca.crt"), public, m.id.Etcd.PEM())
+	m.add(pki("sa.pub"), public, verifiers)
+	m.add(pki("front-proxy-ca.crt"), public, m.id.bundle(func(g *generation) *Authority { return g.frontProxy }))
+	m.add(pki("etcd/ca.crt"), public, m.id.bundle(func(g *generation) *Authority { return g.etcd }))
 
 	address, loopback := c.NodeAddress(n), netip.MustParseAddr("127.0.0.1")
 	m.leaf("apiserver", m.id.CA, apiServer(c, n))

@@ -57,6 +57,9 @@ type Identity struct {
 	Boot           *Authority
 	ServiceAccount *ecdsa.PrivateKey // signs service account tokens (ES256)
 	EncryptionKey  []byte            // 32 bytes: encrypts Secrets in etcd
+	Rotation       *Rotation         // nil: none is under way
+
+	number int // generation of the authorities that a rotation replaces: 1, 2...
 }
 
 // Authority is a certificate authority with its key.
@@ -81,19 +84,12 @@ type Leaf struct {
 
 // generate makes an identity in memory.
 func generate(name string, env Environment) (*Identity, error) {
-	id := &Identity{Cluster: name}
-	var err error
-	for _, a := range []struct {
-		to **Authority
-		cn string
-	}{{&id.CA, name + " cluster CA"}, {&id.Etcd, name + " etcd CA"}, {&id.FrontProxy, name + " front proxy CA"}} {
-		if *a.to, err = newAuthority(a.cn, env); err != nil {
-			return nil, err
-		}
-	}
-	if id.ServiceAccount, err = newKey(env.Rand); err != nil {
+	first, err := newGeneration(name, 1, env)
+	if err != nil {
 		return nil, err
 	}
+	id := &Identity{Cluster: name}
+	id.take(first)
 	id.EncryptionKey = make([]byte, 32)
 	if _, err := io.ReadFull(env.Rand, id.EncryptionKey); err != nil {
 		return nil, fmt.Errorf("cannot read entropy: %w", err)

@@ -98,7 +98,8 @@ func TestNodeFiles(t *testing.T) {
 0644 pki/front-proxy-ca.crt
 0644 pki/front-proxy-client.crt
 0644 pki/manage.crt
-0644 pki/sa.pub`,
+0644 pki/sa.pub
+0644 pki/signer.crt`,
 	} {
 		var lines []string
 		for p, f := range nodeFiles(t, id, node) {

@@ -43,6 +43,9 @@ type record struct {
 	Kind       string    `json:"kind"`
 	Cluster    string    `json:"cluster"`
 	Created    time.Time `json:"created"`
+	// What rotate keeps (rotate.go).
+	Generation int             `json:"generation,omitempty"` // 0: the first
+	Rotation   *rotationRecord `json:"rotation,omitempty"`
 }
 
 const recordKind = "Identity"
@@ -96,29 +99,25 @@ func Create(dir string, c *cluster.Cluster, env Environment) (*Identity, error) 
 // files are the identity's files by name.
 func (id *Identity) files(now time.Time) (map[string][]byte, error) {
 	files := map[string][]byte{encryptionFile: []byte(base64.StdEncoding.EncodeToString(id.EncryptionKey) + "\n")}
-	for name, a := range id.authorities() {
-		if *a == nil {
-			continue
-		}
-		key, err := encodeKey((*a).Key)
-		if err != nil {
-			return nil, err
-		}
-		files[name+".crt"], files[name+".key"] = (*a).PEM(), key
+	err := id.generation().files(files)
+	if err == nil && id.Boot != nil {
+		files[bootName+".crt"] = id.Boot.PEM()
+		files[bootName+".key"], err = id.Boot.KeyPEM()
 	}
-	account, err := encodeKey(id.ServiceAccount)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		files[recordFile], err = id.record(now)
 	}
-	files[accountFile] = account
-	text, err := json.MarshalIndent(record{APIVersion: cluster.Version, Kind: recordKind, Cluster: id.Cluster, Created: now.UTC().Truncate(time.Second)}, "", "  ")
-	files[recordFile] = append(text, '\n')
 	return files, err
 }
 
-// authorities are the places of the authorities by the names of their files.
-func (id *Identity) authorities() map[string]**Authority {
-	return map[string]**Authority{"ca": &id.CA, "etcd-ca": &id.Etcd, "front-proxy-ca": &id.FrontProxy, bootName: &id.Boot}
+// record is the identity's record as it is kept.
+func (id *Identity) record(created time.Time) ([]byte, error) {
+	r := record{APIVersion: cluster.Version, Kind: recordKind, Cluster: id.Cluster, Created: created.UTC().Truncate(time.Second), Rotation: id.Rotation.record()}
+	if id.number > 1 {
+		r.Generation = id.number
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	return append(text, '\n'), err
 }
 
 // AddBoot makes the authority of the boot server for an identity of an earlier version and keeps it in the identity's folder; one
@@ -147,19 +146,24 @@ func (id *Identity) AddBoot(dir string, env Environment) error {
 		name string
 		data []byte
 	}{{bootName + ".key", key}, {bootName + ".crt", made.PEM()}} {
-		beside := "." + f.name + ".new"
-		if err := root.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fail(err)
-		}
-		if err := writeFile(root, beside, f.data); err != nil {
-			return fail(err)
-		}
-		if err := errors.Join(root.Rename(beside, f.name), syncFolder(dir)); err != nil {
+		if err := replaceFile(root, dir, f.name, f.data); err != nil {
 			return fail(err)
 		}
 	}
 	id.Boot = made
 	return nil
+}
+
+// replaceFile puts a file in the place of the one there may be, so that a cut leaves the one or the other.
+func replaceFile(root *os.Root, dir, name string, data []byte) error {
+	beside := "." + name + ".new"
+	if err := root.Remove(beside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := writeFile(root, beside, data); err != nil {
+		return err
+	}
+	return errors.Join(root.Rename(beside, name), syncFolder(dir))
 }
 
 func writeFiles(dir string, files map[string][]byte) error {
@@ -226,25 +230,39 @@ func Load(dir string) (*Identity, error) {
 func readFiles(root *os.Root, dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	var missing []string
-	for _, name := range []string{recordFile, "ca.crt", "ca.key", "etcd-ca.crt", "etcd-ca.key", "front-proxy-ca.crt", "front-proxy-ca.key", accountFile, encryptionFile} {
-		data, err := readFile(root, dir, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			missing = append(missing, name)
-			continue
+	read := func(names ...string) error {
+		for _, name := range names {
+			data, err := readFile(root, dir, name)
+			if errors.Is(err, fs.ErrNotExist) {
+				missing = append(missing, name)
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			files[name] = data
 		}
+		return nil
+	}
+	if err := read(recordFile, encryptionFile); err != nil {
+		return nil, err
+	}
+	names := generationFiles(1)
+	if text, ok := files[recordFile]; ok {
+		r, err := parseRecord(text)
 		if err != nil {
 			return nil, err
 		}
-		files[name] = data
+		names = r.generationFiles()
+	}
+	if err := read(names...); err != nil {
+		return nil, err
 	}
 	// Identities of an earlier version have no authority for the boot server. The certificate is written last.
 	certificate, err := readFile(root, dir, bootName+".crt")
 	if err == nil {
 		files[bootName+".crt"] = certificate
-		files[bootName+".key"], err = readFile(root, dir, bootName+".key")
-		if errors.Is(err, fs.ErrNotExist) {
-			missing, err = append(missing, bootName+".key"), nil
-		}
+		err = read(bootName + ".key")
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -279,29 +297,40 @@ func readFile(root *os.Root, dir, name string) ([]byte, error) {
 	return data, err
 }
 
-func parse(files map[string][]byte) (*Identity, error) {
+func parseRecord(text []byte) (record, error) {
 	var r record
-	d := json.NewDecoder(bytes.NewReader(files[recordFile]))
+	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r); err != nil {
-		return nil, fmt.Errorf("%s: %w", recordFile, err)
+		return r, fmt.Errorf("%s: %w", recordFile, err)
 	}
 	if r.APIVersion != cluster.Version || r.Kind != recordKind {
-		return nil, fmt.Errorf("%s: %s %s is not an identity that this slipway reads", recordFile, r.APIVersion, r.Kind)
+		return r, fmt.Errorf("%s: %s %s is not an identity that this slipway reads", recordFile, r.APIVersion, r.Kind)
+	}
+	if err := r.check(); err != nil {
+		return r, fmt.Errorf("%s: %w", recordFile, err)
+	}
+	return r, nil
+}
+
+func parse(files map[string][]byte) (*Identity, error) {
+	r, err := parseRecord(files[recordFile])
+	if err != nil {
+		return nil, err
 	}
 	id := &Identity{Cluster: r.Cluster}
-	for name, a := range id.authorities() {
-		if name == bootName && files[name+".crt"] == nil {
-			continue
-		}
-		var err error
-		if *a, err = parseAuthority(files[name+".crt"], files[name+".key"]); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
+	own, err := parseGeneration(files, max(r.Generation, 1))
+	if err != nil {
+		return nil, err
 	}
-	var err error
-	if id.ServiceAccount, err = parseKey(files[accountFile]); err != nil {
-		return nil, fmt.Errorf("%s: %w", accountFile, err)
+	id.take(own)
+	if id.Rotation, err = r.rotation(files); err != nil {
+		return nil, err
+	}
+	if certificate := files[bootName+".crt"]; certificate != nil {
+		if id.Boot, err = parseAuthority(certificate, files[bootName+".key"]); err != nil {
+			return nil, fmt.Errorf("%s: %w", bootName, err)
+		}
 	}
 	id.EncryptionKey, err = base64.StdEncoding.DecodeString(strings.TrimSpace(string(files[encryptionFile])))
 	if err != nil || len(id.EncryptionKey) != 32 {

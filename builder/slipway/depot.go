@@ -20,7 +20,7 @@ func openDepot(a *app, d *clusterDocument, id *pki.Identity, state string, log *
 	own := &ownCertificate{app: a, make: id.Depot}
 	return depot.New(depot.Config{
 		Address: address, Dir: filepath.Join(state, "etcd-snapshots"), Keep: d.Etcd.Backup.Keep, Nodes: controlPlanes(d),
-		Authority: id.CA.PEM(), Certificate: own.get, Log: log, Now: a.now,
+		Authority: id.Trusted(), Certificate: own.get, Log: log, Now: a.now,
 	})
 }
 

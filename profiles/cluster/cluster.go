@@ -61,6 +61,7 @@ type Cluster struct {
 	// Storage and Install count for all nodes that have none of their own.
 	Storage *Storage `yaml:"storage"`
 	Install *Install `yaml:"install"`
+	BMC     BMCs     `yaml:"bmc"`
 	Nodes   []Node   `yaml:"nodes"`
 
 	snippets    map[string][]byte // content of Ignition files by path
@@ -145,6 +146,7 @@ type Node struct {
 	Ignition []string          `yaml:"ignition"` // like Cluster.Ignition, for this node, merged after it
 	Storage  *Storage          `yaml:"storage"`  // instead of Cluster.Storage
 	Install  *Install          `yaml:"install"`  // instead of Cluster.Install
+	BMC      *BMC              `yaml:"bmc"`      // nil: nobody can switch the machine from afar
 }
 
 // Match tells a machine from others.

@@ -15,6 +15,9 @@ func (f fault) document() string { return strings.Replace(string(cluster.Lab()),
 // nodesOfLab is the end of the lab document.
 var nodesOfLab = string(cluster.Lab()[strings.Index(string(cluster.Lab()), "nodes:\n"):])
 
+// noCredentials is said besides of every controller.
+const noCredentials = `lab.yaml:2:1: bmc.credentials: nodes have controllers, and nothing says how to get in (name a file with users and passwords: default: {user: ..., password: ...})`
+
 var faults = []fault{
 	{"wrong role", "role: worker", "role: master",
 		`lab.yaml:27:11: nodes[1].role: unknown role "master" (one of: control-plane, worker)`},
@@ -22,6 +25,14 @@ var faults = []fault{
 		`lab.yaml:26:5: nodes[1].role: is missing (one of: control-plane, worker)`},
 	{"role nearly right", "role: worker", "role: workr",
 		`lab.yaml:27:11: nodes[1].role: unknown role "workr" (did you mean worker?)`},
+	{"controller without a way", "  - name: worker-1\n", "  - name: worker-1\n    bmc: {system: x}\n",
+		noCredentials + "\n" + `lab.yaml:27:10: nodes[1].bmc: a controller speaks Redfish or IPMI: one of them is named (write redfish: https://10.1.9.11, or ipmi: 10.1.9.11)`},
+	{"controller with a password", "  - name: worker-1\n", "  - name: worker-1\n    bmc: {redfish: \"https://root:hunter2@10.1.9.1\"}\n",
+		noCredentials + "\n" + `lab.yaml:27:20: nodes[1].bmc.redfish: "https://...@10.1.9.1" is not the address of a controller (write it like https://10.1.9.11; the password goes into the file that bmc.credentials names)`},
+	{"controller of IPMI with what is Redfish's", "  - name: worker-1\n", "  - name: worker-1\n    bmc: {ipmi: 10.1.9.1, fingerprint: abc, cipherSuite: 1}\n",
+		noCredentials + "\n" + `lab.yaml:27:10: nodes[1].bmc: they are for Redfish (leave system and fingerprint out)` + "\n" +
+			`lab.yaml:27:40: nodes[1].bmc.fingerprint: "abc" is not a SHA-256 (write 64 hexadecimal digits, as ` + "`slipway power status`" + ` tells them)` + "\n" +
+			`lab.yaml:27:58: nodes[1].bmc.cipherSuite: 1 is none that keeps a password safe (use 17, or 3 with old controllers)`},
 	{"duplicate MAC of a link", `eth1, mac: "52:54:00:00:01:21"`, `eth1, mac: "52:54:00:00:01:11"`,
 		`lab.yaml:31:27: nodes[1].links[1].mac: MAC address 52:54:00:00:01:11 is also that of nodes[0].links[1].mac in line 25 (each needs its own)`},
 	{"duplicate MAC in match", `match: {mac: "52:54:00:00:00:21"}`, `match: {mac: "52:54:00:00:00:11"}`,
@@ -121,7 +132,7 @@ var faults = []fault{
 		`lab.yaml:26:5: nodes[1].role: is missing (one of: control-plane, worker)` + "\n" +
 			`lab.yaml:27:5: nodes[1].rolle: unknown field (did you mean role?)`},
 	{"unknown field at the top", "metadata:", "version: 3\nmetadata:",
-		`lab.yaml:4:1: version: unknown field (known fields: apiVersion, dns, etcd, ignition, image, install, kind, kubernetes, metadata, networks, nodes, ntp, provisioning, storage)`},
+		`lab.yaml:4:1: version: unknown field (known fields: apiVersion, bmc, dns, etcd, ignition, image, install, kind, kubernetes, metadata, networks, nodes, ntp, provisioning, storage)`},
 	{"duplicate key", "    role: worker", "    role: worker\n    role: worker",
 		`lab.yaml:28:5: nodes[1].role: is set twice, first in line 27 (remove one of them)`},
 	{"VLAN range", "container: {cidr: 172.16.1.0/24}", "container: {cidr: 172.16.1.0/24, vlan: 4095}",
@@ -251,7 +262,7 @@ lab.yaml:16:54: networks.mgmt.pool: it overlaps provisioning.pool 10.1.0.100-10.
 	{"many at once", "role: worker\n    match: {mac: \"52:54:00:00:00:21\"}", "role: master\n    match: {mac: \"52:54:00:00:00\"}\n    colour: red",
 		`lab.yaml:27:11: nodes[1].role: unknown role "master" (one of: control-plane, worker)` + "\n" +
 			`lab.yaml:28:18: nodes[1].match.mac: "52:54:00:00:00" is not a MAC address (write six bytes like 52:54:00:00:00:11)` + "\n" +
-			`lab.yaml:29:5: nodes[1].colour: unknown field (known fields: ignition, install, labels, links, match, name, role, storage, taints)`},
+			`lab.yaml:29:5: nodes[1].colour: unknown field (known fields: bmc, ignition, install, labels, links, match, name, role, storage, taints)`},
 }
 
 func TestFaults(t *testing.T) {

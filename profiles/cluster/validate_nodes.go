@@ -87,6 +87,7 @@ func (k *check) nodes(c *Cluster) {
 		k.labels(n, path)
 		k.storage(path+".storage", n.Storage, false)
 		k.install(path+".install", n.Install, false)
+		k.bmc(path+".bmc", n.BMC, c.BMC.Credentials)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
 const configMaps = "/api/v1/namespaces/default/configmaps"
@@ -138,6 +140,9 @@ func (l *load) end(t *testing.T) (writes int) {
 	close(l.stop)
 	l.all.Wait()
 	for _, m := range l.rack.machines {
+		if m.node.Role != cluster.RoleControlPlane {
+			continue
+		}
 		there := l.rack.list(t, m)
 		for _, a := range l.acks {
 			if _, found := slices.BinarySearch(there, a.name); !found {

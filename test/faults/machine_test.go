@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -102,10 +103,10 @@ func (m *machine) configure(t *testing.T, folder, groups string) {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		if f.Path == bootspec.KubeconfigDirectory+"/kubelet.yaml" && groups == "v1" {
-			f.Data = append(f.Data, "failCgroupV1: false\n"...)
-		}
 		write(t, filepath.Join(folder, f.Path), f.Data, os.FileMode(f.Mode))
+	}
+	if groups == "v1" {
+		m.oldGroups(t, folder)
 	}
 	// Not everybody who is root may lower this (containers).
 	if may, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0); err != nil || may == 0 {
@@ -121,6 +122,21 @@ func (m *machine) configure(t *testing.T, folder, groups string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// oldGroups has the kubelet run on a host with control groups of version 1, also after its configuration was renewed.
+func (m *machine) oldGroups(t *testing.T, folder string) {
+	t.Helper()
+	unit, err := os.ReadFile(filepath.Join(m.rack.images[m.node.Role], "usr/lib/systemd/system/kubelet.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := regexp.MustCompile(`(?m)^ExecStart=(?:.*\\\n)*.*`).FindString(string(unit))
+	if start == "" {
+		t.Fatal("kubelet.service starts nothing")
+	}
+	text := "[Service]\nExecStart=\n" + start + " --fail-cgroupv1=false\n"
+	write(t, filepath.Join(folder, "etc/systemd/system/kubelet.service.d/test.conf"), []byte(text), 0o644)
 }
 
 func write(t *testing.T, file string, data []byte, mode os.FileMode) {

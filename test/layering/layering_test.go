@@ -163,6 +163,7 @@ var runners = map[string]string{
 	"builder/toolset":          "programs of locked packages",
 	"builder/unxz":             "xz, where there is one",
 	"builder/nodes":            "etcd of an image, for a drill",
+	"builder/power":            "ipmitool",
 	"builder/rack":             "QEMU, the boot server, kubectl",
 	"agent/backup":             "slipway-etcd",
 	"agent/manage":             "journalctl, slipway-etcd",

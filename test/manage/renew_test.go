@@ -24,6 +24,7 @@ type recorder struct {
 	mu        sync.Mutex
 	restarted []string
 	fails     string // this unit does not start
+	starts    func(unit string)
 	rebooted  chan struct{}
 }
 
@@ -34,7 +35,7 @@ func (c *recorder) Reboot(context.Context) error {
 
 func (c *recorder) Units(context.Context, string) ([]units.State, error) {
 	var list []units.State
-	for _, name := range []string{"etcd.service", "kube-apiserver.service", "kubelet.service", "slipway-api.service"} {
+	for _, name := range []string{"etcd.service", "slipway-etcd-guard.service", "kube-apiserver.service", "kubelet.service", "slipway-api.service"} {
 		list = append(list, units.State{Name: name, Active: "active", Sub: "running"})
 	}
 	return list, nil
@@ -46,6 +47,9 @@ func (c *recorder) RestartAndWait(_ context.Context, unit string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.restarted = append(c.restarted, unit)
+	if c.starts != nil {
+		c.starts(unit)
+	}
 	if unit == c.fails {
 		return errors.New("cannot start " + unit)
 	}
@@ -73,7 +77,7 @@ func (r *rack) file(t *testing.T, name string) []byte {
 }
 
 // TestNodeRenew: a running node gets new certificates and learns of another node; what reads them is restarted, one
-// after the other, and the operator is still known afterwards.
+// after the other (etcd's guard too, which a lone control plane's successors ask), and the operator is still known afterwards.
 func TestNodeRenew(t *testing.T) {
 	r := newRack(t)
 	needEtcd(t)
@@ -98,7 +102,7 @@ func TestNodeRenew(t *testing.T) {
 	}
 	has(t, r.slipway(t, 0, "renew", "cp-1"), `cp-1: \d+ files renewed in .* s, certificates are good until 20\d\d-`)
 
-	if got := strings.Join(control.restarted, " "); got != "slipway-api.service kube-apiserver.service kubelet.service" {
+	if got := strings.Join(control.restarted, " "); got != "slipway-etcd-guard.service slipway-api.service kube-apiserver.service kubelet.service" {
 		t.Errorf("restarted: %s", got)
 	}
 	after := r.file(t, bootspec.PKIDirectory+"/apiserver.crt")
