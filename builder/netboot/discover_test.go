@@ -202,7 +202,7 @@ func TestDocumentChangesWhileItIsServed(t *testing.T) {
 	next.Machines = append(next.Machines, Machine{Name: "worker-2", Role: "worker", MAC: mustMAC(t, strangerMAC), Address: netip.MustParseAddr("10.1.0.22")})
 	next.Pool.First = netip.MustParseAddr("10.1.0.150")
 	must(t, Reload(t.Context(), config.StateDir))
-	must(t, stranger.udhcpc("-F", "x", "-r", "10.1.0.100"))
+	must(t, stranger.udhcpc("-r", "10.1.0.100"))
 	if got := stranger.told("bound", "ip", "hostname"); got != "ip=10.1.0.22 hostname=worker-2" {
 		t.Error(got)
 	}

@@ -68,7 +68,7 @@ func (s *Server) Change(ctx context.Context, c Change) error {
 	}
 	next := s.makeLive(c, files)
 	if err := s.leases.serve(c.Site); err != nil {
-		return err
+		s.config.Log.Warn("leases that the document has overtaken are still on disk", "error", err) // the next start drops them
 	}
 	s.states.serve(c.Site)
 	s.past.serve(c.Site)

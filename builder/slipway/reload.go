@@ -24,7 +24,17 @@ type reloader struct {
 	id      *pki.Identity
 	first   *clusterDocument // as the server was started with it
 	depot   *depot.Depot     // nil: the document has none
+	hangup  chan os.Signal
 }
+
+// newReloader listens for SIGHUP from now on, which would end the program else; stop ends that.
+func newReloader(a *app, c *cobra.Command, flags serveFlags, d *clusterDocument, id *pki.Identity) *reloader {
+	r := &reloader{app: a, command: c, flags: flags, id: id, first: d, hangup: make(chan os.Signal, 1)}
+	signal.Notify(r.hangup, syscall.SIGHUP)
+	return r
+}
+
+func (r *reloader) stop() { signal.Stop(r.hangup) }
 
 // change is what a document makes of a server.
 func (r *reloader) change(d *clusterDocument) netboot.Change {
@@ -70,12 +80,9 @@ func (r *reloader) reload(ctx context.Context, server *netboot.Server) error {
 
 // onSignal reloads at each SIGHUP, until ctx ends. The log says how it went.
 func (r *reloader) onSignal(ctx context.Context, server *netboot.Server) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	for {
 		select {
-		case <-hangup:
+		case <-r.hangup:
 			_ = server.Reload(ctx)
 		case <-ctx.Done():
 			return

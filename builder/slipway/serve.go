@@ -100,7 +100,8 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if flags.live && d.Live() {
 		fmt.Fprintln(a.words, "install and storage of the document are left out: nodes run from memory")
 	}
-	r := &reloader{app: a, flags: flags, id: id, first: d, command: c}
+	r := newReloader(a, c, flags, d, id)
+	defer r.stop()
 	level := slog.LevelInfo
 	if flags.verbose {
 		level = slog.LevelDebug

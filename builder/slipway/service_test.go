@@ -55,11 +55,8 @@ func TestServeWithoutRoot(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	file := func(name string) string { return filepath.Join(dir, name) }
-	for _, words := range []string{"ip link set lo up", "ip link add br1 type bridge", "ip addr add 10.1.0.1/24 dev br1", "ip link set br1 up", "cp /proc/self/exe " + file("slipway")} {
+	for _, words := range []string{"ip link set lo up", "ip link add br1 type bridge", "ip addr add 10.1.0.1/24 dev br1", "ip link set br1 up", fmt.Sprintf("cp /proc/%d/exe %s", os.Getpid(), file("slipway"))} {
 		fields := strings.Fields(words)
-		if fields[0] == "cp" {
-			fields[1] = "/proc/" + fmt.Sprint(os.Getpid()) + "/exe"
-		}
 		if out, err := exec.Command(fields[0], fields[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v: %s", words, err, out)
 		}
@@ -72,7 +69,7 @@ func TestServeWithoutRoot(t *testing.T) {
 	}
 	command := func(words ...string) *exec.Cmd {
 		c := exec.Command(file("slipway"), words...)
-		c.Env = append(os.Environ(), asProgram+"=1")
+		c.Env = append(os.Environ(), asProgram+"=1", "HOME="+dir)
 		c.SysProcAttr = &syscall.SysProcAttr{
 			Credential:  &syscall.Credential{Uid: nobody, Gid: nobody},
 			AmbientCaps: []uintptr{unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}, Pdeathsig: syscall.SIGKILL,

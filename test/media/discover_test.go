@@ -25,6 +25,10 @@ nodes:
     links: [{name: eth0, mac: "52:54:00:00:00:11", network: mgmt, address: 10.1.0.11},
             {name: eth1, mac: "52:54:00:00:01:11", network: container, address: 172.16.1.11}]
     install: {skip: true}
+  - name: worker-1
+    role: worker
+    links: [{name: eth0, mac: "52:54:00:00:00:21", network: mgmt, address: 10.1.0.21},
+            {name: eth1, mac: "52:54:00:00:01:21", network: container, address: 172.16.1.21}]
 `
 
 // TestMachineIsDiscoveredAndAdopted: an unknown machine with two disks and two network cards boots by UEFI PXE, tells its hardware, is
@@ -57,11 +61,11 @@ func TestMachineIsDiscoveredAndAdopted(t *testing.T) {
 		t.Errorf("the document became\n%s", document)
 	}
 	r.await("the cluster document has changed and is served")
-	m.await("adopted: this machine restarts as node worker-1")
+	m.await("adopted: this machine restarts as node worker-2")
 	m.await("configuration claimed over TLS")
 	m.await(lineInstalling)
 	m.await(lineInstalled)
-	r.await("node=worker-1 event=installed")
+	r.await("node=worker-2 event=installed")
 	m.never("BOOT FAILED")
 	m.off()
 	if partition(t, small, bootspec.LabelESP).Size == 0 {
