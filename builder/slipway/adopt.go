@@ -122,7 +122,7 @@ func adoptMachines(c *cobra.Command, a *app, flags *adoptFlags, d *clusterDocume
 	if d.file == "" {
 		return printEntries(a, nodes)
 	}
-	return writeNodes(c.Context(), a, flags, d, state, nodes)
+	return writeEntries(c.Context(), a, flags, d, state, nodes)
 }
 
 func whyUnknown(err error) error {
@@ -152,8 +152,8 @@ func printEntries(a *app, nodes []adopt.Node) error {
 	return nil
 }
 
-// writeNodes checks what the document would be, and prints the entries or writes the document.
-func writeNodes(ctx context.Context, a *app, flags *adoptFlags, d *clusterDocument, state string, nodes []adopt.Node) error {
+// writeEntries checks what the document would be, and prints the entries or writes the document.
+func writeEntries(ctx context.Context, a *app, flags *adoptFlags, d *clusterDocument, state string, nodes []adopt.Node) error {
 	file, err := filepath.EvalSymlinks(d.file)
 	if err != nil {
 		return err
