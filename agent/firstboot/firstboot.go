@@ -49,7 +49,11 @@ func Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	go sender.Run(ctx)
-	if err := prepare(ctx, node, cmp.Or(record.Server, node.Server), log); err != nil {
+	servers := &secure.Servers{}
+	if record.Secure != nil {
+		servers.Add(record.Secure.Others...)
+	}
+	if err := prepare(ctx, node, cmp.Or(record.Server, node.Server), servers, log); err != nil {
 		sender.Fail(err.Error(), "", nil)
 		flush(sender)
 		return err
@@ -133,7 +137,7 @@ func overTLS(s *status.Sender, record bootspec.BootState) error {
 		}
 		server = &read
 	}
-	client, _, err := secure.Client(*server, nil, nil)
+	client, _, err := secure.Client(*server, nil, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -166,7 +170,7 @@ func flush(s *status.Sender) {
 }
 
 // prepare gives the machine its name and network. A network that loses the boot server is taken back.
-func prepare(ctx context.Context, node bootspec.Node, server string, log *slog.Logger) error {
+func prepare(ctx context.Context, node bootspec.Node, server string, servers *secure.Servers, log *slog.Logger) error {
 	if err := setHostname(node.Name); err != nil {
 		return err
 	}
@@ -174,7 +178,7 @@ func prepare(ctx context.Context, node bootspec.Node, server string, log *slog.L
 		if !neighbour(node.Network, server) {
 			return errors.New("it is in no network of this node, so it may be lost")
 		}
-		return reach(ctx, server)
+		return reach(ctx, server, servers)
 	}}
 	if err := trial.Configure(ctx, node.Network); err != nil {
 		return err
@@ -199,9 +203,9 @@ func neighbour(n bootspec.Network, server string) bool {
 	})
 }
 
-// reach asks the boot server, on a connection of its own, for it may be another way now.
-func reach(ctx context.Context, server string) error {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+// reach asks a boot server, on a connection of its own, for it may be another way now.
+func reach(ctx context.Context, server string, servers *secure.Servers) error {
+	client := &http.Client{Timeout: 12 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: servers.Dial}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server+bootspec.RouteHealth, nil)
 	if err != nil {
 		return err

@@ -34,17 +34,20 @@ func (b *boot) findSecure(ctx context.Context) error {
 			return stopError{err}
 		}
 		b.log.Warn("the boot server doesn't say how it is reached over TLS, trying again", "cause", err, "in", pause)
+		b.servers.Next()
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+	b.servers.Add(b.secure.Others...)
+	b.secure.Others = append(b.secure.Others, b.lease.Others...) // for the running system
 	key, err := secure.Key()
 	if err != nil {
 		return err
 	}
-	client, digest, err := secure.Client(b.secure, pins, key)
+	client, digest, err := secure.Client(b.secure, pins, key, &b.servers)
 	if err != nil {
 		return stopError{err}
 	}
@@ -76,6 +79,8 @@ func (b *boot) claimConfig(ctx context.Context) error {
 			return stopError{fmt.Errorf("cannot claim this node's configuration: %w", err)}
 		}
 		b.log.Warn("cannot claim this node's configuration, trying again", "cause", err, "in", pause)
+		b.servers.Next()
+		b.claimant.CloseIdleConnections()
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -129,6 +134,9 @@ func doOnce(client *http.Client, req *http.Request, limit int64, patience time.D
 	if resp.StatusCode != http.StatusOK {
 		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		err := fmt.Errorf("the boot server says %s: %s", resp.Status, oneLine(reason))
+		if resp.StatusCode == http.StatusNotFound {
+			err = missing{err}
+		}
 		return nil, nil, resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests, err
 	}
 	data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))

@@ -27,7 +27,7 @@ func claimer(t *testing.T, pins string, handler http.HandlerFunc) (b *boot, said
 	t.Cleanup(srv.Close)
 	said = &bytes.Buffer{}
 	return &boot{
-		client: newClient(), log: slog.New(slog.NewTextHandler(said, nil)), lease: network.Lease{Server: srv.URL, MAC: "52:54:00:00:00:11"},
+		client: newClient(&secure.Servers{}), log: slog.New(slog.NewTextHandler(said, nil)), lease: network.Lease{Server: srv.URL, MAC: "52:54:00:00:00:11"},
 		args: map[string]string{bootspec.ArgBootCA: pins}, root: bootspec.Root{Image: "slipway-worker-0.1.0-amd64"},
 	}, said
 }

@@ -29,7 +29,7 @@ func (b *boot) fetchRoot(ctx context.Context) error {
 	}
 	b.image = os.NewFile(uintptr(fd), "root image")
 	f := fetch{
-		Client: b.client, Log: b.log, Size: b.root.Size, SHA256: b.root.Digest,
+		Client: b.client, Next: b.servers.Next, Log: b.log, Size: b.root.Size, SHA256: b.root.Digest,
 		URL: b.lease.Server + bootspec.RouteArtifacts + b.root.Image + bootspec.ExtRoot,
 	}
 	if err := f.into(ctx, b.image); err != nil {
@@ -49,6 +49,8 @@ type fetch struct {
 	Size   int64  // bytes
 	SHA256 string // hexadecimal
 	Log    *slog.Logger
+	// Next has another boot server asked, after a failure; nil: there is one.
+	Next func()
 	// Pause is the first pause after a failure, doubled up to 16 times of it; zero: 1 s.
 	Pause time.Duration
 	// Stall is how long no byte is waited for before the connection is given up; zero: 30 s.
@@ -118,6 +120,10 @@ func (t *transfer) whole(ctx context.Context) error {
 			return fmt.Errorf("no progress for %v, %d of %d bytes are there: %w", t.Patience, t.at, t.Size, err)
 		}
 		t.Log.Warn("transfer of the root image broke off, going on", "at", t.at, "of", t.Size, "cause", err)
+		if t.Next != nil {
+			t.Next()
+			t.Client.CloseIdleConnections()
+		}
 		select {
 		case <-time.After(pause):
 			pause = min(2*pause, 16*t.Pause)

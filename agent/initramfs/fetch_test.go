@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/slipway-os/slipway/agent/secure"
 )
 
 // origin serves a file with faults, one a request; the requests' ranges are kept.
@@ -85,7 +87,7 @@ func digest(data []byte) string {
 func (o *origin) get(t *testing.T) error {
 	t.Helper()
 	f := fetch{
-		Client: newClient(), URL: o.URL, Size: int64(len(o.data)), SHA256: digest(o.data),
+		Client: newClient(&secure.Servers{}), URL: o.URL, Size: int64(len(o.data)), SHA256: digest(o.data),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pause: time.Millisecond, Stall: 2 * time.Second, Patience: 5 * time.Second,
 	}
 	path := filepath.Join(t.TempDir(), "root")
@@ -206,7 +208,7 @@ func TestFetchRefusesAFlippedByte(t *testing.T) {
 func TestFetchGivesUp(t *testing.T) {
 	o := newOrigin(t)
 	f := fetch{
-		Client: newClient(), URL: o.URL, Size: int64(len(o.data)) + 4096, SHA256: digest(o.data),
+		Client: newClient(&secure.Servers{}), URL: o.URL, Size: int64(len(o.data)) + 4096, SHA256: digest(o.data),
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pause: time.Millisecond, Patience: 50 * time.Millisecond,
 	}
 	err := f.into(t.Context(), nil)

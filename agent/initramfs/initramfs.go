@@ -26,6 +26,7 @@ import (
 	"github.com/slipway-os/slipway/agent/media"
 	"github.com/slipway-os/slipway/agent/modules"
 	"github.com/slipway-os/slipway/agent/network"
+	"github.com/slipway-os/slipway/agent/secure"
 	"github.com/slipway-os/slipway/agent/status"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -37,6 +38,7 @@ type boot struct {
 	args       map[string]string
 	root       bootspec.Root
 	lease      network.Lease
+	servers    secure.Servers // boot servers of the site
 	client     *http.Client
 	secure     bootspec.Secure // the boot server over TLS
 	claimant   *http.Client    // for it, with the key of this boot
@@ -50,6 +52,7 @@ type boot struct {
 	config     []byte   // the node's Ignition configuration: a secret
 	configured bool     // it came from the medium
 	again      bool     // the boot server wants the node to install itself once more
+	vouched    string   // who vouches for what is installed, in words
 
 }
 
@@ -125,7 +128,7 @@ func (b *boot) start() error {
 	}
 	b.console = console.New(kmsg)
 	b.log = slog.New(b.console)
-	b.client = newClient()
+	b.client = newClient(&b.servers)
 	return os.MkdirAll(bootspec.RunDirectory, 0o755)
 }
 

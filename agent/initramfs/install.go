@@ -184,6 +184,9 @@ func (b *boot) writeDisk(ctx context.Context, device *os.File, drive drives.Driv
 	}
 	bytes, took := image.Root.Size+int64(len(image.UKI)), time.Since(began)
 	words := fmt.Sprintf("on %s: %d MB in %.1f s (%.0f MB/s), read back", where, bytes/1e6, took.Seconds(), float64(bytes)/1e6/took.Seconds())
+	if b.vouched != "" {
+		words += "; " + b.vouched
+	}
 	b.log.Info("installed " + words)
 	return d, words, nil
 }
@@ -245,15 +248,17 @@ func (b *boot) installImage(ctx context.Context) (install.Image, error) {
 	}
 	if b.medium != nil {
 		image.UKI, err = b.mediumUKI()
+		b.vouched = "copied from the medium"
 	} else {
 		image.UKI, err = b.serverUKI(ctx)
 	}
 	if err != nil {
 		return image, err
 	}
-	if err := install.CheckUKI(image.UKI, b.root); err != nil {
+	if err := install.CheckUKI(image.UKI, b.root, b.args[bootspec.ArgUKI]); err != nil {
 		return image, fmt.Errorf("unified kernel image: %w", err)
 	}
+	b.log.Info("the kernel image to install is the one that this machine booted, to the last byte", "sha256", b.args[bootspec.ArgUKI])
 	return image, nil
 }
 

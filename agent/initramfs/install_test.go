@@ -14,6 +14,7 @@ import (
 	"github.com/slipway-os/slipway/agent/drives"
 	"github.com/slipway-os/slipway/agent/media"
 	"github.com/slipway-os/slipway/agent/network"
+	"github.com/slipway-os/slipway/agent/secure"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 )
@@ -89,7 +90,7 @@ func TestServerUKI(t *testing.T) {
 			}))
 			defer server.Close()
 			b := &boot{
-				client: newClient(), log: slog.New(slog.NewTextHandler(io.Discard, nil)), lease: network.Lease{Server: server.URL},
+				client: newClient(&secure.Servers{}), log: slog.New(slog.NewTextHandler(io.Discard, nil)), lease: network.Lease{Server: server.URL},
 				root: bootspec.Root{Image: image},
 			}
 			got, err := b.serverUKI(t.Context())

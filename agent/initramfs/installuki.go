@@ -49,16 +49,27 @@ func (b *boot) mediumUKI() ([]byte, error) {
 	return nil, fmt.Errorf("the medium's ESP has no unified kernel image of %s", b.root.Image)
 }
 
-// serverUKI fetches it from the boot server, as big and with the digest that the manifest says.
+// serverUKI fetches it from the boot server, as big and with the digest that the manifest says. Where the image pins release keys, one
+// of them must have signed both.
 func (b *boot) serverUKI(ctx context.Context) ([]byte, error) {
-	base := b.lease.Server + bootspec.RouteArtifacts
-	text, err := b.get(ctx, base+b.root.Image+bootspec.ExtManifest, manifest.MaxSize)
+	base, name := b.lease.Server+bootspec.RouteArtifacts, b.root.Image+bootspec.ExtManifest
+	text, err := b.get(ctx, base+name, manifest.MaxSize)
 	if err != nil {
 		return nil, err
 	}
 	m, err := manifest.Decode(text)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the boot server's manifest: %w", err)
+	}
+	if is := bootspec.ArtifactBase(m.Role, m.Version, m.Arch); is != b.root.Image {
+		return nil, fmt.Errorf("cannot use the boot server's manifest: it is of image %s", is)
+	}
+	signed, err := b.signedRelease(ctx, m.Version)
+	if err != nil {
+		return nil, err
+	}
+	if err := signed.vouch(name, text); err != nil {
+		return nil, err
 	}
 	uki, ok := m.Artifact(manifest.KindUKI)
 	if !ok || uki.Size > install.MaxUKI {
@@ -72,6 +83,10 @@ func (b *boot) serverUKI(ctx context.Context) ([]byte, error) {
 	if got := hex.EncodeToString(sum[:]); got != uki.SHA256 || int64(len(data)) != uki.Size {
 		return nil, fmt.Errorf("SHA-256 of %s from the boot server is %s (%d bytes), its manifest says %s (%d bytes)", uki.Name, got, len(data), uki.SHA256, uki.Size)
 	}
+	if err := signed.vouch(uki.Name, data); err != nil {
+		return nil, err
+	}
+	b.vouched = signed.words()
 	return data, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,14 +15,15 @@ import (
 
 	"github.com/slipway-os/slipway/agent/modules"
 	"github.com/slipway-os/slipway/agent/network"
+	"github.com/slipway-os/slipway/agent/secure"
 	"github.com/slipway-os/slipway/agent/status"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
-// newClient is for the boot server: no proxy, no patience with dead connections.
-func newClient() *http.Client {
+// newClient is for the boot servers: no proxy, no patience with dead connections.
+func newClient(servers *secure.Servers) *http.Client {
 	return &http.Client{Transport: &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		DialContext:           servers.Dial,
 		ResponseHeaderTimeout: 30 * time.Second,
 		MaxIdleConnsPerHost:   2,
 		IdleConnTimeout:       30 * time.Second,
@@ -82,7 +82,8 @@ func (b *boot) findServer(ctx context.Context) error {
 		return err
 	}
 	b.lease = lease
-	b.log.Info("network is up", "link", lease.Link, "address", lease.Address, "router", lease.Router, "server", lease.Server)
+	b.servers.Add(lease.Others...)
+	b.log.Info("network is up", "link", lease.Link, "address", lease.Address, "router", lease.Router, "server", lease.Server, "others", lease.Others)
 	b.setClock(ctx) // before TLS: certificates are looked at with it
 	if err := b.findSecure(ctx); err != nil {
 		// The failure is reported without TLS: it holds no secret, and somebody must hear of it.

@@ -51,7 +51,19 @@ func testUKI(r bootspec.Root) []byte {
 	for _, a := range r.Args() {
 		cmdline += " " + a
 	}
-	return peFile(map[string][]byte{".linux": noise("kernel "+r.Image, 300_000), ".cmdline": []byte(cmdline + "\x00")})
+	uki := peFile(map[string][]byte{".linux": noise("kernel "+r.Image, 300_000), ".cmdline": []byte(cmdline + " " + bootspec.NoUKIDigest() + "\x00")})
+	if _, err := bootspec.SealUKI(uki); err != nil {
+		panic(err)
+	}
+	return uki
+}
+
+// digestOf is what a machine that booted an image knows of it.
+func digestOf(t testing.TB, uki []byte) string {
+	t.Helper()
+	digest, err := bootspec.SealUKI(bytes.Clone(uki))
+	must(t, err)
+	return digest
 }
 
 func peFile(sections map[string][]byte) []byte {

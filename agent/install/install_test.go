@@ -197,18 +197,25 @@ func TestSourceFails(t *testing.T) {
 
 func TestCheckUKI(t *testing.T) {
 	image := testImage("0.1.0")
-	must(t, CheckUKI(image.UKI, image.Root))
+	booted := digestOf(t, image.UKI)
+	must(t, CheckUKI(image.UKI, image.Root, booted))
+	kernel, words := bytes.Clone(image.UKI), bytes.Replace(image.UKI, []byte("quiet"), []byte("debug"), 1)
+	kernel[bytes.Index(kernel, noise("kernel "+image.Root.Image, 32))+100_000] ^= 1
 	for name, c := range map[string]struct {
 		uki  []byte
 		want string
 	}{
 		"another image":   {testImage("0.2.0").UKI, "it boots image slipway-worker-0.2.0-amd64"},
+		"another kernel":  {kernel, "it is not the one that this machine booted: its SHA-256"},
+		"other arguments": {words, "it is not the one that this machine booted"},
+		"longer":          {append(bytes.Clone(image.UKI), 0), "it is not the one that this machine booted"},
+		"older":           {bytes.Replace(image.UKI, []byte(bootspec.ArgUKI), []byte("slipway.old.sha256"), 1), "it was baked by an older slipway"},
 		"nothing":         {nil, "it is no unified kernel image"},
 		"no command line": {peFile(map[string][]byte{".linux": {1}}), "it has no kernel command line"},
 		"empty":           {peFile(map[string][]byte{".cmdline": {0}}), "kernel argument slipway.image"},
 		"long":            {peFile(map[string][]byte{".cmdline": make([]byte, maxCmdline+1)}), "its kernel command line is over 65536 bytes"},
 	} {
-		if err := CheckUKI(c.uki, image.Root); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := CheckUKI(c.uki, image.Root, booted); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %s", name, err, c.want)
 		}
 	}
@@ -238,11 +245,13 @@ func FuzzLook(f *testing.F) {
 
 // FuzzCheckUKI reads files that are no unified kernel images.
 func FuzzCheckUKI(f *testing.F) {
-	root := testImage("0.1.0").Root
+	image := testImage("0.1.0")
+	booted := digestOf(f, image.UKI)
+	f.Add(image.UKI)
 	f.Add(peFile(map[string][]byte{".cmdline": []byte("slipway.image=x")}))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if CheckUKI(data, root) == nil {
-			t.Fatal("that boots our image?")
+		if CheckUKI(data, image.Root, booted) == nil && !bytes.Equal(data, image.UKI) {
+			t.Fatal("another file passes")
 		}
 	})
 }

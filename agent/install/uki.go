@@ -15,8 +15,9 @@ const MaxUKI = 512 << 20
 // maxCmdline bounds its kernel command line in bytes.
 const maxCmdline = 64 << 10
 
-// CheckUKI wants a unified kernel image to boot this root image and no other: what is installed is what runs.
-func CheckUKI(uki []byte, root bootspec.Root) error {
+// CheckUKI wants a unified kernel image to boot this root image and no other, and to be the very file that the machine booted, whose
+// digest is that of bootspec.ArgUKI on its command line: what is installed is what runs, wherever it was read.
+func CheckUKI(uki []byte, root bootspec.Root, digest string) error {
 	file, err := pe.NewFile(bytes.NewReader(uki))
 	if err != nil {
 		return fmt.Errorf("it is no unified kernel image: %w", err)
@@ -40,5 +41,5 @@ func CheckUKI(uki []byte, root bootspec.Root) error {
 	if got != root {
 		return fmt.Errorf("it boots image %s with root hash %s, this machine runs %s with %s", got.Image, got.Hash, root.Image, root.Hash)
 	}
-	return nil
+	return bootspec.CheckUKIDigest(uki, digest)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -168,6 +169,7 @@ func (f Finder) exchange(ctx context.Context, l LinkState, wait time.Duration) (
 		return Lease{}, fmt.Errorf("answer of %v is no use: %w", granted.ACK.ServerIdentifier(), err)
 	}
 	lease.Link, lease.MAC = l.Name, c.InterfaceAddr().String()
+	lease.Others = append(lease.Others, heard.others...)
 	return lease, nil
 }
 
@@ -175,6 +177,7 @@ func (f Finder) exchange(ctx context.Context, l LinkState, wait time.Duration) (
 // boot server beside another DHCP server offers no address (proxyDHCP).
 type offers struct {
 	server  string         // base URL of the boot server: given, or a proxy's; empty: the offer with the address must say it
+	others  []netip.Addr   // further ones that a proxy told of
 	offer   *dhcpv4.DHCPv4 // with an address
 	refused error          // why the last one was no use
 }
@@ -191,7 +194,7 @@ func (o *offers) take(p *dhcpv4.DHCPv4) bool {
 			o.refused = fmt.Errorf("proxy offer of %v is no use: %w", p.ServerIdentifier(), err)
 			return false
 		}
-		o.server = server
+		o.server, o.others = server, others(p)
 		return o.offer != nil
 	}
 	_, err := leaseFrom(p, o.server)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 // Lease is what a DHCP server gave, checked.
@@ -16,7 +18,8 @@ type Lease struct {
 	Address netip.Prefix
 	Router  netip.Addr // zero: none
 	DNS     []netip.Addr
-	Server  string // base URL of the boot server, without a slash at the end
+	Server  string       // base URL of the boot server, without a slash at the end
+	Others  []netip.Addr // further boot servers of the site
 }
 
 // maxDNS bounds the name servers taken from an answer (resolv.conf's MAXNS).
@@ -33,7 +36,9 @@ func leaseFrom(p *dhcpv4.DHCPv4, server string) (Lease, error) {
 	if size != 32 || bits < 1 {
 		return Lease{}, fmt.Errorf("it gives no usable subnet mask (option 1)")
 	}
+	var further []netip.Addr
 	if server == "" {
+		further = others(p)
 		var err error
 		name := p.BootFileNameOption()
 		if name == "" {
@@ -43,7 +48,7 @@ func leaseFrom(p *dhcpv4.DHCPv4, server string) (Lease, error) {
 			return Lease{}, fmt.Errorf("its boot file name (option 67) is no boot server: %w", err)
 		}
 	}
-	l := Lease{Address: netip.PrefixFrom(addr, bits), MAC: p.ClientHWAddr.String(), Server: server}
+	l := Lease{Address: netip.PrefixFrom(addr, bits), MAC: p.ClientHWAddr.String(), Server: server, Others: further}
 	for _, r := range p.Router() {
 		if a, ok := netip.AddrFromSlice(r.To4()); ok && l.Address.Contains(a) && a != addr {
 			l.Router = a
@@ -56,6 +61,24 @@ func leaseFrom(p *dhcpv4.DHCPv4, server string) (Lease, error) {
 		}
 	}
 	return l, nil
+}
+
+// others are further boot servers that an answer tells of: a list in option 43 (RFC 2132 section 8.4). Anything else there is passed over.
+func others(p *dhcpv4.DHCPv4) (out []netip.Addr) {
+	rest := p.Options.Get(dhcpv4.OptionVendorSpecificInformation)
+	for len(rest) >= 2 && rest[0] != dhcpv4.OptionEnd.Code() {
+		code, length := rest[0], int(rest[1])
+		if rest = rest[2:]; length > len(rest) {
+			return out
+		}
+		for list := rest[:length]; code == bootspec.OptionServers && len(list) >= 4 && len(out) < bootspec.MaxServers; list = list[4:] {
+			if a := netip.AddrFrom4([4]byte(list)); a.IsGlobalUnicast() {
+				out = append(out, a)
+			}
+		}
+		rest = rest[length:]
+	}
+	return out
 }
 
 // BaseURL checks the base URL of a boot server: http, a host, no more than a path.

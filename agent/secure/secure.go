@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"net/http"
 	"time"
 
@@ -56,8 +55,12 @@ func Discover(ctx context.Context, client *http.Client, base string) (found boot
 }
 
 // Client talks to a boot server over TLS 1.3 and to nobody else: the certificate must be of its authority, which must be one of the pins
-// if there are any (bootspec.ErrNotPinned). It shows own, if that is given. digest is that of the authority.
-func Client(s bootspec.Secure, pins []string, own *tls.Certificate) (client *http.Client, digest string, err error) {
+// if there are any (bootspec.ErrNotPinned). It shows own, if that is given. digest is that of the authority. It goes on with others of the
+// servers; nil: with those that s names.
+func Client(s bootspec.Secure, pins []string, own *tls.Certificate, servers *Servers) (client *http.Client, digest string, err error) {
+	if servers == nil {
+		servers = &Servers{others: s.Others}
+	}
 	roots, digest, err := s.Trust(pins)
 	if err != nil {
 		return nil, digest, err
@@ -69,7 +72,7 @@ func Client(s bootspec.Secure, pins []string, own *tls.Certificate) (client *htt
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, TLSClientConfig: config, TLSHandshakeTimeout: 20 * time.Second,
+			DialContext: servers.Dial, TLSClientConfig: config, TLSHandshakeTimeout: 20 * time.Second,
 			ResponseHeaderTimeout: 30 * time.Second, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
 		},
 	}, digest, nil

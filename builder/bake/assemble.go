@@ -78,7 +78,7 @@ func (b *baker) unpackPackages() error {
 	b.layers = make([]*layer.Layer, len(packages))
 	group, ctx := errgroup.WithContext(b.ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, p := range packages {
+	for i, p := range slices.Backward(packages) { // the kernel takes longest
 		group.Go(func() error { return b.openLayer(ctx, i, p) })
 	}
 	return group.Wait()
@@ -93,9 +93,20 @@ func (b *baker) openLayer(ctx context.Context, i int, p plan.Package) error {
 	return err
 }
 
+// layersOf is where a package's layer is. The kernel's has only the modules that the root tree gets.
+func (b *baker) layersOf(p plan.Package) *layer.Store {
+	if p.SHA256 != b.Plan.Kernel.SHA256 {
+		return b.stages.layers
+	}
+	return b.stages.layers.Only(layer.Selection{
+		Name: key(b.Plan.KernelRelease, b.Plan.Exclude, b.Plan.PruneModules)[:16],
+		Keep: func(path string) bool { return !b.Plan.Excludes(path) && !b.prunedModule(path) },
+	})
+}
+
 // layer is an unpacked package.
 func (b *baker) layer(p plan.Package) (*layer.Layer, error) {
-	l, err := b.stages.layers.Open(p.SHA256, func() (string, error) { return b.Package(p.SHA256), nil })
+	l, err := b.layersOf(p).Open(p.SHA256, func() (string, error) { return b.Package(p.SHA256), nil })
 	if err != nil {
 		return nil, fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
 	}
@@ -223,6 +234,11 @@ func (b *baker) leftOut(p string) bool {
 		strings.HasPrefix(p, bootFolder) && p != bootspec.Loader(b.Plan.Arch) {
 		return true
 	}
+	return b.prunedModule(p)
+}
+
+// prunedModule says whether a path is of a kernel module that the definition leaves out.
+func (b *baker) prunedModule(p string) bool {
 	_, module, ok := strings.Cut(p, b.Plan.KernelRelease+"/kernel/")
 	return ok && kmod.IsModule(p) && b.Plan.Prunes(module)
 }

@@ -84,10 +84,12 @@ func run(ctx context.Context, o Options, recipe func(*baker) []func() error) (*m
 	}
 }
 
-// prepare is the first half of the recipe: what will be packed.
+// prepare is the first half of the recipe: what will be packed. What takes long and needs one processor is begun early.
 func (b *baker) prepare() []func() error {
 	return []func() error{
+		b.beginTools,
 		b.buildComponents,
+		b.beginContainerImages,
 		b.unpackPackages,
 		b.chooseFirmware,
 		b.assembleRoot,
@@ -101,7 +103,9 @@ func (b *baker) prepare() []func() error {
 // bake is the recipe.
 func (b *baker) bake() []func() error {
 	return append(b.prepare(),
-		b.packRootAndInitrd,
+		b.beginInitrd,
+		b.packRoot,
+		b.finishInitrd,
 		b.writeArtifacts,
 		b.writeInventory,
 		b.writeProof,
@@ -121,8 +125,9 @@ func try(ctx context.Context, o Options, recipe func(*baker) []func() error) (m 
 	for _, verb := range recipe(b) {
 		err := verb()
 		if errors.Is(err, rootfs.ErrDamaged) {
+			b.rest()
 			b.step("look for damage in the cache")
-			healed, failed := b.stages.heal(append(b.allPackages(), b.tools()...))
+			healed, failed := b.stages.heal(append(b.allPackages(), b.tools()...), b.layersOf)
 			return nil, healed, errors.Join(err, failed)
 		}
 		if err != nil {
@@ -135,7 +140,9 @@ func try(ctx context.Context, o Options, recipe func(*baker) []func() error) (m 
 // baker is a bake at work: what each verb leaves for the next.
 type baker struct {
 	Options
+	*workers
 	ctx    context.Context
+	cancel context.CancelFunc
 	stages *stages
 	out    *output
 
@@ -150,11 +157,16 @@ type baker struct {
 	config        []byte // the kernel's configuration; nil: its package has none
 	undionly      []byte // iPXE for legacy BIOS; nil: no package brings it
 	uki           []byte
+	ukiDigest     string // what its command line says of it; empty: it isn't made yet
 	images        []manifest.Image
+	imageFiles    []func() (imageFile, error) // of the container images, when they are made
 	proof         *complete.Proof
 	root          rootImage
 	rootFile      rootfs.Content
 	initrd        rootfs.Content
+	waitInitrd    func() error // until it is packed
+	waitTools     func() error // until the programs are installed
+	programs      toolbox
 	manifest      *manifest.Manifest
 }
 
@@ -183,10 +195,18 @@ func begin(ctx context.Context, o Options) (*baker, error) {
 		stages.leave()
 		return nil, err
 	}
-	return &baker{Options: o, ctx: ctx, stages: stages, out: out, tree: rootfs.New()}, nil
+	ctx, cancel := context.WithCancel(ctx)
+	return &baker{Options: o, workers: newWorkers(), ctx: ctx, cancel: cancel, stages: stages, out: out, tree: rootfs.New()}, nil
+}
+
+// rest ends what runs beside.
+func (b *baker) rest() {
+	b.cancel()
+	b.running.Wait()
 }
 
 func (b *baker) end() {
+	b.rest()
 	b.out.close()
 	b.stages.leave()
 }
@@ -210,7 +230,11 @@ func (b *baker) cmdline() string {
 		Size:   b.root.Size,
 		Digest: b.root.SHA256,
 	}
-	return strings.Join(slices.Concat(b.Plan.KernelArguments, root.Args()), " ")
+	seal := bootspec.NoUKIDigest()
+	if b.ukiDigest != "" {
+		seal = bootspec.ArgUKI + "=" + b.ukiDigest
+	}
+	return strings.Join(slices.Concat(b.Plan.KernelArguments, root.Args(), []string{seal}), " ")
 }
 
 func (b *baker) planDigest() string { return fmt.Sprintf("%x", sha256.Sum256(b.Plan.JSON())) }

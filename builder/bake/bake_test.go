@@ -131,6 +131,9 @@ func TestArtifacts(t *testing.T) {
 		parts[".cmdline"]+"\n" != string(files[base+".cmdline"]) || !strings.Contains(parts[".osrel"], "IMAGE_ID=slipway-worker") {
 		t.Error("the UKI does not hold the kernel, initrd, command line and release that lie beside it")
 	}
+	if err := bootspec.CheckUKIDigest(files[base+".efi"], bootspec.ParseArgs(m.Cmdline)[bootspec.ArgUKI]); err != nil {
+		t.Errorf("the UKI's own digest: %v", err)
+	}
 }
 
 func TestVeritysetupTakesTheRootImage(t *testing.T) {

@@ -115,7 +115,7 @@ func bytesTo(data []byte) func(io.Writer) error {
 	return func(w io.Writer) error { _, err := w.Write(data); return err }
 }
 
-// writeArtifacts writes everything but the manifest.
+// writeArtifacts writes the kernel and what goes with it. The root image is there already.
 func (b *baker) writeArtifacts() error {
 	b.step("write artifacts")
 	base := b.base()
@@ -131,11 +131,13 @@ func (b *baker) writeArtifacts() error {
 	if err != nil {
 		return err
 	}
+	if b.ukiDigest, err = bootspec.SealUKI(b.uki); err != nil {
+		return err
+	}
 	for _, a := range []struct {
 		kind, ext string
 		write     func(io.Writer) error
 	}{
-		{manifest.KindRoot, bootspec.ExtRoot, b.rootFile.CopyTo},
 		{manifest.KindUKI, bootspec.ExtUKI, bytesTo(b.uki)},
 		{manifest.KindKernel, bootspec.ExtKernel, bytesTo(b.kernel)},
 		{manifest.KindInitrd, bootspec.ExtInitrd, bytesTo(initrd.Bytes())},

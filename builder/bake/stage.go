@@ -162,7 +162,7 @@ func (s *stages) make(path string, about known, make func(path string) error) er
 
 // heal forgets what turned out to be damaged among the stages and layers that this bake uses, and tells whether it
 // found something.
-func (s *stages) heal(packages []plan.Package) (bool, error) {
+func (s *stages) heal(packages []plan.Package, layers func(plan.Package) *layer.Store) (bool, error) {
 	found := false
 	for _, u := range s.used {
 		if why := u.content.CopyTo(io.Discard); why != nil {
@@ -173,9 +173,9 @@ func (s *stages) heal(packages []plan.Package) (bool, error) {
 		}
 	}
 	for _, p := range packages {
-		if why := s.layers.Check(p.SHA256); why != nil {
+		if why := layers(p).Check(p.SHA256); why != nil {
 			found = true
-			if err := s.layers.Drop(p.SHA256, why); err != nil {
+			if err := layers(p).Drop(p.SHA256, why); err != nil {
 				return found, err
 			}
 		}

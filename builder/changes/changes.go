@@ -61,7 +61,7 @@ type Pair struct {
 	GoModules       []Module `json:"goModules"`
 	ContainerImages []Change `json:"containerImages"`
 	Kernel          *Change  `json:"kernel,omitempty"` // its release, where that differs
-	Cmdline         []Change `json:"cmdline"`          // kernel arguments, without those that name the root image
+	Cmdline         []Change `json:"cmdline"`          // kernel arguments, without those that name the images
 	KernelConfig    []Change `json:"kernelConfig"`     // options: y, m, n, a value; empty where a kernel doesn't have the option
 	KernelModules   []File   `json:"kernelModules"`    // paths without the kernel's release and the file's compression
 	Units           []Unit   `json:"units"`

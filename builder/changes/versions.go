@@ -149,13 +149,13 @@ func modules(list []GoModule) map[string]thing {
 	return all
 }
 
-// cmdline compares kernel arguments by what stands before the equals sign. Those that name the root image always differ.
+// cmdline compares kernel arguments by what stands before the equals sign. Those that name the images always differ.
 func cmdline(a, b *manifest.Manifest) []Change {
 	things := func(m *manifest.Manifest) map[string]thing {
 		list := map[string]thing{}
 		for _, word := range strings.Fields(m.Cmdline) {
 			name, _, _ := strings.Cut(word, "=")
-			if name == bootspec.ArgImage || strings.HasPrefix(name, "slipway.root.") {
+			if name == bootspec.ArgImage || name == bootspec.ArgUKI || strings.HasPrefix(name, "slipway.root.") {
 				continue
 			}
 			if have, ok := list[name]; ok { // console= may come twice

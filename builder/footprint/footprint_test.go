@@ -86,12 +86,14 @@ func sample(t testing.TB) (*manifest.Manifest, *inventory.Inventory, []byte) {
 func packed(t testing.TB, tree *rootfs.Tree) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	z, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(tree.WriteCPIO(z, 0), z.Close()); err != nil {
-		t.Fatal(err)
+	for _, archive := range tree.CPIO(150_000) { // several
+		z, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(archive.Write(z, 0), z.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return out.Bytes()
 }
@@ -262,7 +264,7 @@ func TestFaults(t *testing.T) {
 
 func FuzzReadCPIO(f *testing.F) {
 	var archive bytes.Buffer
-	if err := tree(f, map[string][]byte{"init": []byte("x"), "usr/bin/y": nil}, nil).WriteCPIO(&archive, 0); err != nil {
+	if err := tree(f, map[string][]byte{"init": []byte("x"), "usr/bin/y": nil}, nil).CPIO(1)[0].Write(&archive, 0); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(archive.Bytes())

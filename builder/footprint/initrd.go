@@ -148,7 +148,7 @@ const (
 	maxName     = 4096
 )
 
-// readCPIO finds the files in a newc archive: spans that cover all of it.
+// readCPIO finds the files in newc archives that follow each other, perhaps with zeros between them: spans that cover all of it.
 func readCPIO(archive []byte) ([]span, error) {
 	var spans []span
 	for at := 0; ; {
@@ -166,7 +166,14 @@ func readCPIO(archive []byte) ([]span, error) {
 		}
 		entry := strings.TrimRight(string(archive[at+headerSize:at+headerSize+name]), "\x00")
 		if entry == trailerName {
-			return append(spans, span{end: int64(len(archive))}), nil
+			for at = min(align(data+size), len(archive)); at < len(archive) && archive[at] == 0; {
+				at++
+			}
+			spans = append(spans, span{end: int64(at)})
+			if at == len(archive) {
+				return spans, nil
+			}
+			continue
 		}
 		spans = append(spans, span{end: int64(data)})
 		if mode&typeMask == typeRegular {

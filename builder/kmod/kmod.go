@@ -89,6 +89,34 @@ func Plain(file string, content io.Reader) ([]byte, error) {
 	return data, nil
 }
 
+// Packed is a module file as a package has it.
+type Packed struct {
+	File string // its name says how it is compressed
+	Data []byte
+}
+
+// PlainAll is Plain for many files, which takes far less than one by one.
+func PlainAll(files []Packed) ([][]byte, error) {
+	streams := make([][]byte, len(files))
+	together := true
+	for i, f := range files {
+		streams[i], together = f.Data, together && path.Ext(f.File) == ".xz"
+	}
+	if together {
+		if plain, err := unxz.Together(streams, maxModule); err == nil {
+			return plain, nil
+		}
+	}
+	plain := make([][]byte, len(files)) // one by one, which names the file that is at fault
+	for i, f := range files {
+		var err error
+		if plain[i], err = Plain(f.File, bytes.NewReader(f.Data)); err != nil {
+			return nil, err
+		}
+	}
+	return plain, nil
+}
+
 // Read reads the .modinfo of an uncompressed module. The file is its path below the modules folder.
 func Read(file string, content io.ReaderAt) (Module, error) {
 	info, err := modinfo(content)

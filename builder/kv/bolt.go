@@ -170,7 +170,7 @@ func (b *Bolt) List(prefix string) ([]Entry, error) {
 func (b *Bolt) Begin(changes ...Change) <-chan error {
 	c := &commit{changes: changes, done: make(chan error, 1)}
 	for _, change := range changes {
-		if err := change.check(); err != nil {
+		if err := change.Check(); err != nil {
 			c.done <- err
 			return c.done
 		}

@@ -68,8 +68,8 @@ func Replace(key string, before, value []byte) Change {
 // Commit begins a commit and waits for its end.
 func Commit(s Store, changes ...Change) error { return <-s.Begin(changes...) }
 
-// check says what is wrong with a change.
-func (c Change) check() error {
+// Check says what is wrong with a change.
+func (c Change) Check() error {
 	switch {
 	case c.Key == "" || len(c.Key) > MaxKey:
 		return fmt.Errorf("cannot keep an entry: its key has %d bytes (1 to %d)", len(c.Key), MaxKey)

@@ -2,13 +2,15 @@
 //
 // Words: a layer is one .deb's entries; it lies in two files named by the .deb's SHA-256: the contents one after the
 // other (.data) and what they are (.json). Kernel modules are kept without their compression, and under the name they
-// then have. It does not download (builder/archive) and does not decide which entry wins (builder/rootfs).
+// then have; a selection says which of them a layer has, because most of what a kernel's package costs are those that nobody
+// wants. It does not download (builder/archive) and does not decide which entry wins (builder/rootfs).
 package layer
 
 import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -19,6 +21,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/slipway-os/slipway/builder/deb"
 	"github.com/slipway-os/slipway/builder/kmod"
@@ -56,6 +60,24 @@ func about(control deb.Paragraph) About {
 	}
 }
 
+// Needs says whether a package depends on another one, by its name or by one that it provides.
+func (a About) Needs(other *Layer) bool {
+	names := map[string]bool{other.Package: true}
+	for _, r := range relations(other.Provides) {
+		names[r.Name] = true
+	}
+	return slices.ContainsFunc(relations(a.PreDepends+", "+a.Depends), func(r deb.Relation) bool { return names[r.Name] })
+}
+
+// relations are all that a field names. What can't be read names nothing.
+func relations(field string) []deb.Relation {
+	clauses, err := deb.ParseRelations(strings.Trim(field, ", "))
+	if err != nil {
+		return nil
+	}
+	return slices.Concat(clauses...)
+}
+
 // stored is the .json file.
 type stored struct {
 	About
@@ -80,7 +102,18 @@ type storedEntry struct {
 type Store struct {
 	dir  string
 	warn func(string)
+	only Selection
+	once *singleflight.Group // of those who want the same layer at the same time, one makes it
 }
+
+// Selection is which kernel modules of a package a layer has.
+type Selection struct {
+	Name string                 // part of the files' names: another one for everything that Keep decides by
+	Keep func(path string) bool // of a module, by the name it has without compression
+}
+
+// Only is the same store with layers that have no other kernel modules than a selection's.
+func (s *Store) Only(these Selection) *Store { return &Store{s.dir, s.warn, these, s.once} }
 
 // NewStore uses a folder, which is made when it is missing. Warn is told of damage, perhaps by several goroutines; it may be nil.
 func NewStore(dir string, warn func(string)) (*Store, error) {
@@ -90,15 +123,21 @@ func NewStore(dir string, warn func(string)) (*Store, error) {
 	if warn == nil {
 		warn = func(string) {}
 	}
-	return &Store{dir, warn}, nil
+	return &Store{dir: dir, warn: warn, once: &singleflight.Group{}}, nil
 }
 
 // Dir is the store's folder.
 func (s *Store) Dir() string { return s.dir }
 
 // Open is the layer of the .deb with that SHA-256. When it is not in the store yet, or not whole, the .deb is asked for,
-// checked against the digest and unpacked.
+// checked against the digest and unpacked. Several may open the same one at the same time, and get the same, which nobody may change.
 func (s *Store) Open(digest string, path func() (string, error)) (*Layer, error) {
+	l, err, _ := s.once.Do(s.file(digest, ""), func() (any, error) { return s.open(digest, path) })
+	layer, _ := l.(*Layer)
+	return layer, err
+}
+
+func (s *Store) open(digest string, path func() (string, error)) (*Layer, error) {
 	layer, err := s.load(digest)
 	if err == nil {
 		return layer, nil
@@ -115,7 +154,32 @@ func (s *Store) Open(digest string, path func() (string, error)) (*Layer, error)
 	if err := s.make(digest, deb); err != nil {
 		return nil, fmt.Errorf("cannot unpack %s: %w", filepath.Base(deb), err)
 	}
+	if s.only.Keep != nil {
+		s.trim(digest)
+	}
 	return s.load(digest)
+}
+
+// kept is how many layers of one package with different selections stay in the store, the newest ones.
+const kept = 3
+
+// trim removes the older ones. What cannot be removed stays.
+func (s *Store) trim(digest string) {
+	found, err := filepath.Glob(filepath.Join(s.dir, digest+".*.data"))
+	if err != nil {
+		return
+	}
+	age := func(path string) int64 {
+		if info, err := os.Stat(path); err == nil {
+			return info.ModTime().UnixNano()
+		}
+		return 0
+	}
+	slices.SortFunc(found, func(a, b string) int { return cmp.Compare(age(b), age(a)) })
+	for _, old := range found[min(kept, len(found)):] {
+		_ = os.Remove(strings.TrimSuffix(old, ".data") + ".json")
+		_ = os.Remove(old)
+	}
 }
 
 // Check reads a layer whole and compares it with what it was when it was made.
@@ -144,7 +208,11 @@ func (s *Store) Drop(digest string, why error) error {
 }
 
 func (s *Store) file(digest, ext string) string {
-	return filepath.Join(s.dir, digest+"."+format+ext)
+	name := digest + "." + format
+	if s.only.Keep != nil {
+		name += "-" + s.only.Name
+	}
+	return filepath.Join(s.dir, name+ext)
 }
 
 func (s *Store) load(digest string) (*Layer, error) {
@@ -194,7 +262,7 @@ func openPart(path string, offset, size int64) (io.ReadCloser, error) {
 	return part{io.NewSectionReader(f, offset, size), f}, nil
 }
 
-// make unpacks a .deb into the store: the contents first, then, when they are safe, what they are.
+// make unpacks a .deb into the store: the contents first, then what they are.
 func (s *Store) make(digest, path string) (err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -209,14 +277,14 @@ func (s *Store) make(digest, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	w := writer{}
+	w := writer{keep: s.only.Keep}
 	w.About = about(control)
 	err = whole(s.file(digest, ".data"), func(out io.Writer) error {
 		w.out = out
 		if err := deb.Unpack(f, size, w.visit); err != nil {
 			return err
 		}
-		return w.drain(0)
+		return w.finish()
 	})
 	if err != nil {
 		return err
@@ -241,7 +309,7 @@ func check(f *os.File, digest string) (int64, error) {
 	return size, nil
 }
 
-// whole writes a file beside its place, makes it durable and puts it there.
+// whole writes a file beside its place and puts it there. It need not be durable: a power cut's damage is found like any other.
 func whole(path string, write func(io.Writer) error) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
@@ -253,49 +321,82 @@ func whole(path string, write func(io.Writer) error) error {
 	if err := write(buffered); err != nil {
 		return err
 	}
-	if err := errors.Join(buffered.Flush(), tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
+	if err := errors.Join(buffered.Flush(), tmp.Chmod(0o644), tmp.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)
 }
 
-// writer writes contents one after another, in the order of the package. Kernel modules are decompressed meanwhile, several at once.
+// writer writes contents one after another, in the order of the package. Kernel modules are decompressed meanwhile, many with one
+// process and several such batches at once.
 type writer struct {
 	stored
+	keep    func(path string) bool // which kernel modules there are; nil: all
 	out     io.Writer
-	waiting []pending // contents that aren't written yet, in order
+	open    *batch   // kernel modules that are being collected
+	waiting []*batch // those that are being decompressed, in order
 }
 
-// pending is the content of an entry, when it is there.
-type pending struct {
-	entry   int // its index
-	content chan unpacked
+// batch is some kernel modules that are decompressed together.
+type batch struct {
+	entries []int // their indexes
+	files   []kmod.Packed
+	size    int // bytes, compressed
+	plain   chan unpacked
 }
 
 type unpacked struct {
-	data []byte
+	data [][]byte
 	err  error
 }
 
-// drain writes what waits, until no more than so many contents do.
+// batchSize is how many compressed bytes a batch has, about.
+const batchSize = 1 << 20
+
+// begin has the open batch decompressed.
+func (w *writer) begin() {
+	b := w.open
+	if b == nil {
+		return
+	}
+	go func() {
+		data, err := kmod.PlainAll(b.files)
+		b.plain <- unpacked{data, err}
+	}()
+	w.open, w.waiting = nil, append(w.waiting, b)
+}
+
+// drain writes what waits, until no more than so many batches do.
 func (w *writer) drain(most int) error {
 	for len(w.waiting) > most {
-		p := w.waiting[0]
+		b := w.waiting[0]
 		w.waiting = w.waiting[1:]
-		u := <-p.content
+		u := <-b.plain
 		if u.err != nil {
 			return u.err
 		}
-		if err := w.write(&w.Entries[p.entry], bytes.NewReader(u.data)); err != nil {
-			return err
+		for i, data := range u.data {
+			if err := w.write(&w.Entries[b.entries[i]], bytes.NewReader(data)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+// finish writes all that isn't written yet.
+func (w *writer) finish() error {
+	w.begin()
+	return w.drain(0)
+}
+
 const xattrPrefix = "SCHILY.xattr."
 
 func (w *writer) visit(h *tar.Header, content io.Reader) error {
+	module := h.Typeflag == tar.TypeReg && kmod.IsModule(h.Name)
+	if module && w.keep != nil && !w.keep(kmod.PlainName(h.Name)) {
+		return nil
+	}
 	e := storedEntry{Path: h.Name, Mode: uint32(h.Mode & 0o7777), UID: h.Uid, GID: h.Gid, Link: h.Linkname}
 	for _, k := range slices.Sorted(maps.Keys(h.PAXRecords)) {
 		if name, ok := strings.CutPrefix(k, xattrPrefix); ok {
@@ -314,7 +415,13 @@ func (w *writer) visit(h *tar.Header, content io.Reader) error {
 		e.Type = rootfs.HardLink
 	default:
 		e.Type = rootfs.Regular
-		if err := w.file(&e, content); err != nil {
+		if module {
+			return w.module(e, content)
+		}
+		if err := w.finish(); err != nil {
+			return err
+		}
+		if err := w.write(&e, content); err != nil {
 			return err
 		}
 	}
@@ -322,29 +429,23 @@ func (w *writer) visit(h *tar.Header, content io.Reader) error {
 	return nil
 }
 
-func (w *writer) file(e *storedEntry, content io.Reader) error {
-	if kmod.IsModule(e.Path) {
-		return w.module(e, content)
-	}
-	if err := w.drain(0); err != nil {
-		return err
-	}
-	return w.write(e, content)
-}
-
-// module has a kernel module decompressed; it is written in its turn.
-func (w *writer) module(e *storedEntry, content io.Reader) error {
+// module collects a kernel module; it is written in its turn.
+func (w *writer) module(e storedEntry, content io.Reader) error {
 	packed, err := io.ReadAll(content)
 	if err != nil {
 		return err
 	}
-	name, done := e.Path, make(chan unpacked, 1)
-	e.Path = kmod.PlainName(name)
-	go func() {
-		data, err := kmod.Plain(name, bytes.NewReader(packed))
-		done <- unpacked{data, err}
-	}()
-	w.waiting = append(w.waiting, pending{len(w.Entries), done})
+	if w.open == nil {
+		w.open = &batch{plain: make(chan unpacked, 1)}
+	}
+	b := w.open
+	b.entries, b.files, b.size = append(b.entries, len(w.Entries)), append(b.files, kmod.Packed{File: e.Path, Data: packed}), b.size+len(packed)
+	e.Path = kmod.PlainName(e.Path)
+	w.Entries = append(w.Entries, e)
+	if b.size < batchSize {
+		return nil
+	}
+	w.begin()
 	return w.drain(2 * runtime.GOMAXPROCS(0))
 }
 

@@ -5,10 +5,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ulikunitz/xz"
 
 	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/rootfs"
@@ -173,4 +176,84 @@ func TestCheckFindsFlippedBit(t *testing.T) {
 	if err := s.Check(digest); !errors.Is(err, rootfs.ErrDamaged) || !strings.Contains(err.Error(), "etc/shadow") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestOnlyASelectionsModules: what a selection doesn't name isn't there, the rest is, decompressed and in its place; other selections
+// have layers of their own.
+func TestOnlyASelectionsModules(t *testing.T) {
+	const folder = "usr/lib/modules/6.12/"
+	deb := fixture.Deb("Package: linux-image\nVersion: 1\n",
+		fixture.File{Path: folder + "kernel/a.ko.xz", Content: xzed(t, "module a")},
+		fixture.File{Path: folder + "kernel/b.ko.xz", Content: xzed(t, "module b")},
+		fixture.File{Path: folder + "kernel/net/"},
+		fixture.File{Path: folder + "kernel/net/c.ko.xz", Content: xzed(t, "module c")},
+		fixture.File{Path: folder + "kernel/net/d.ko", Content: "module d"},
+		fixture.File{Path: folder + "modules.order", Content: "a b c d"},
+	)
+	all, digest, path := store(t, deb)
+	open := func(s *Store) map[string]string {
+		t.Helper()
+		l, err := s.Open(digest, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, e := range l.Entries {
+			if e.Type == rootfs.Regular {
+				data, err := e.Content.Bytes()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got[strings.TrimPrefix(e.Path, folder)] = string(data)
+			}
+		}
+		return got
+	}
+	whole := map[string]string{"kernel/a.ko": "module a", "kernel/b.ko": "module b", "kernel/net/c.ko": "module c", "kernel/net/d.ko": "module d", "modules.order": "a b c d"}
+	if got := open(all); !maps.Equal(got, whole) {
+		t.Errorf("all: %q", got)
+	}
+	without := func(name string) *Store {
+		return all.Only(Selection{Name: "no-" + name, Keep: func(p string) bool { return !strings.HasSuffix(p, "/"+name+".ko") }})
+	}
+	for range 2 { // the second time from the store
+		for _, name := range []string{"b", "c", "d"} {
+			want := maps.Clone(whole)
+			maps.DeleteFunc(want, func(p, _ string) bool { return strings.HasSuffix(p, "/"+name+".ko") })
+			if got := open(without(name)); !maps.Equal(got, want) {
+				t.Errorf("without %s: %q", name, got)
+			}
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(all.dir, "*.data")); err != nil || len(left) != kept {
+		t.Errorf("%d layers of a package stay, not %d (%v)", len(left), kept, err)
+	}
+}
+
+func TestABrokenModuleIsNamed(t *testing.T) {
+	broken := []byte(xzed(t, "module b"))
+	broken[len(broken)/2] ^= 1
+	s, digest, path := store(t, fixture.Deb("Package: linux-image\nVersion: 1\n",
+		fixture.File{Path: "usr/lib/modules/6.12/a.ko.xz", Content: xzed(t, "module a")},
+		fixture.File{Path: "usr/lib/modules/6.12/b.ko.xz", Content: string(broken)},
+	))
+	if _, err := s.Open(digest, path); err == nil || !strings.Contains(err.Error(), "b.ko.xz") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func xzed(t *testing.T, text string) string {
+	t.Helper()
+	var b strings.Builder
+	w, err := xz.NewWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }

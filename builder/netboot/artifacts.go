@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/release"
+	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/checksums"
 	"github.com/slipway-os/slipway/images/manifest"
 	"github.com/slipway-os/slipway/images/version"
 )
@@ -26,6 +28,8 @@ type artifacts struct {
 	files map[string]*artifact
 	uki   map[imageKey]string // file name
 	bios  map[string]string   // file name of the iPXE for legacy BIOS, by role
+
+	refused []error // why machines will not install an image that they boot
 }
 
 type imageKey struct{ role, arch string }
@@ -67,7 +71,7 @@ func reopenArtifacts(ctx context.Context, folder, wanted string, roles []string,
 				err = errors.Join(err, e)
 				continue
 			}
-			err = errors.Join(err, a.add(root, m))
+			err = errors.Join(err, a.add(root, m), a.addOwn(ctx, root, m.Manifest))
 		}
 		if err != nil {
 			a.close()
@@ -155,6 +159,33 @@ func (a *artifacts) addManifest(root *os.Root, m release.Image) error {
 		return fmt.Errorf("cannot open manifest: %w (bake the image again)", err)
 	}
 	a.files[m.File] = &artifact{Artifact: manifest.Artifact{Name: m.File, Size: int64(len(m.Data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(m.Data))}, file: file}
+	return nil
+}
+
+// addOwn opens a release's checksum file and its signatures, those that are there: a node whose image pins release keys asks for them
+// before it installs itself.
+func (a *artifacts) addOwn(ctx context.Context, root *os.Root, m *manifest.Manifest) error {
+	own, err := release.ReadOwn(ctx, release.Folder(root), m.Version)
+	if err != nil {
+		return err
+	}
+	keys, err := checksums.ParseKeys(bootspec.ParseArgs(m.Cmdline)[bootspec.ArgReleaseKey])
+	if err == nil && len(keys) > 0 {
+		_, _, err = keys.Verify(m.Version, checksums.Signed(own))
+	}
+	if err != nil {
+		a.refused = append(a.refused, fmt.Errorf("%s: %w", bootspec.ArtifactBase(m.Role, m.Version, m.Arch), err))
+	}
+	for name, data := range own.Files(m.Version) {
+		if a.files[name] != nil { // another role's image is of the same release
+			continue
+		}
+		file, err := root.Open(name)
+		if err != nil {
+			return fmt.Errorf("cannot open the release's signature: %w (sign it again: slipway sign)", err)
+		}
+		a.files[name] = &artifact{Artifact: manifest.Artifact{Name: name, Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}, file: file}
+	}
 	return nil
 }
 

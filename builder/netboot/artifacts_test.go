@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/checksums"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
@@ -118,15 +119,74 @@ func TestTrustedArtifacts(t *testing.T) {
 	if _, err := release.Sign(dir, "", release.Signers{Minisign: &key}); err != nil {
 		t.Fatal(err)
 	}
-	a, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust)
-	if err != nil {
+	bake(t, dir, "control-plane", "0.1.0", "amd64")
+	if _, err := release.Sign(dir, "", release.Signers{Minisign: &key}); err != nil {
 		t.Fatal(err)
 	}
-	a.close()
+	for _, trust := range []*release.Trust{trust, nil} {
+		a, err := openArtifacts(t.Context(), dir, "", bothRoles, trust)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Nodes whose image pins the key ask for the signature, whether or not the server did.
+		for _, ext := range []string{release.ExtSums, release.ExtSignature} {
+			if f, _, err := a.open(release.FileName("0.1.0", ext)); err != nil {
+				t.Error(err)
+			} else {
+				f.Close()
+			}
+		}
+		a.close()
+	}
 	// Artifacts are compared with what was signed, too.
 	write(t, filepath.Join(dir, "slipway-worker-0.1.0-amd64.root"), "other")
 	if _, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, trust); !errors.Is(err, manifest.ErrWrong) {
 		t.Errorf("changed: %v", err)
+	}
+}
+
+// TestPinnedArtifacts: an image that pins a key and that nobody, or another key, has signed is served, and it is said what will become of that.
+func TestPinnedArtifacts(t *testing.T) {
+	dir := t.TempDir()
+	keys := map[string]release.SigningKey{}
+	for _, name := range []string{"ours", "theirs"} {
+		base := filepath.Join(dir, name)
+		if _, err := release.Generate(base, "", rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+		key, err := release.ReadSigningKey(base+release.ExtSecret, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[name] = key
+	}
+	public, err := os.ReadFile(filepath.Join(dir, "ours"+release.ExtPublic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin, err := checksums.Keys{}.Add(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bake(t, dir, "worker", "0.1.0", "amd64", func(m *manifest.Manifest) { m.Cmdline = "quiet " + bootspec.ArgReleaseKey + "=" + pin.String() })
+	for _, c := range []struct{ signer, want string }{
+		{"", "slipway-worker-0.1.0-amd64: the signature does not vouch for it: nobody has signed version 0.1.0"},
+		{"theirs", "is signed with key " + keys["theirs"].ID()},
+		{"ours", ""},
+	} {
+		if key, ok := keys[c.signer]; ok {
+			if _, err := release.Sign(dir, "", release.Signers{Minisign: &key}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.close()
+		if got := fmt.Sprint(a.refused); c.want == "" && len(a.refused) > 0 || !strings.Contains(got, c.want) {
+			t.Errorf("signed by %q: %s", c.signer, got)
+		}
 	}
 }
 

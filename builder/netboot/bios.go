@@ -44,13 +44,13 @@ func (d *Decision) bootBIOS(request, reply *dhcpv4.DHCPv4, policy Policy) string
 		return fmt.Sprintf(": no boot file, there's no image of %s for amd64", d.roleOf())
 	}
 	if d.Client == ClientIPXE {
-		return scriptFor(request, reply, policy.HTTPBase+routeIPXE+strings.TrimSuffix(image, bootspec.ExtUKI)+"/"+fileScript)
+		return scriptFor(request, reply, d.base(policy)+routeIPXE+strings.TrimSuffix(image, bootspec.ExtUKI)+"/"+fileScript)
 	}
 	loader := policy.Site.imageOf(d, policy.BIOSLoader)
 	if loader == "" {
 		return ": no boot file, the image has no iPXE for legacy BIOS (bake it with package ipxe in the definition, or set the machine's firmware to UEFI boot)"
 	}
-	offerPXE(request, reply, policy.Site.Server, loader)
+	offerPXE(request, reply, d.Server, loader)
 	return ", TFTP " + loader
 }
 
@@ -126,7 +126,7 @@ func (h *handler) serveIPXE(w http.ResponseWriter, r *http.Request) {
 		part, err = sectionOf(file, artifact.Size, section)
 	}
 	if err == nil && name == fileScript {
-		err = h.serveScript(w, part, image)
+		err = h.serveScript(w, r, part, image)
 	} else if err == nil {
 		h.servePart(w, r, part, artifact, name)
 	}
@@ -152,7 +152,7 @@ func sectionOf(file *os.File, size int64, name string) (*io.SectionReader, error
 // maxCmdline bounds a kernel's command line in bytes: twice of what Linux takes on x86.
 const maxCmdline = 4096
 
-func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, image string) error {
+func (h *handler) serveScript(w http.ResponseWriter, r *http.Request, cmdline *io.SectionReader, image string) error {
 	if cmdline.Size() > maxCmdline {
 		return fmt.Errorf("a command line of %d bytes", cmdline.Size())
 	}
@@ -160,7 +160,7 @@ func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, 
 	if err != nil {
 		return err
 	}
-	out, err := script(h.base, image, string(text))
+	out, err := script(h.baseFor(r), image, string(text))
 	if err != nil {
 		return err
 	}

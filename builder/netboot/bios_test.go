@@ -53,7 +53,7 @@ func serveImages(t *testing.T, make func(dir string)) *serving {
 		t.Fatal(err)
 	}
 	s.artifacts.close()
-	s.artifacts, s.handler.base = files, "http://10.1.0.1:8080"
+	s.artifacts, s.handler.port = files, 8080
 	return s
 }
 

@@ -50,7 +50,7 @@ func fromDisk(d *Decision, reply *dhcpv4.DHCPv4, policy Policy) string {
 		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, localMenu()))
 	case ClientHTTP:
 		reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
-		reply.UpdateOption(dhcpv4.OptBootFileName(policy.HTTPBase + bootspec.RouteArtifacts + "boot-from-disk"))
+		reply.UpdateOption(dhcpv4.OptBootFileName(d.base(policy) + bootspec.RouteArtifacts + "boot-from-disk"))
 	case ClientIPXE:
 		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(optionIPXE), []byte{176, 1, 1, 255}))
 	}
@@ -93,7 +93,7 @@ func (s *states) setBootFrom(site *Site, node string, from BootFrom) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.node(site.Machines[i].MAC.String())
-	n.BootFrom = from
+	s.edit(n, func(n *NodeStatus) { n.BootFrom = from })
 	s.note(n)
 	return nil
 }

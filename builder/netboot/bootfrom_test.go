@@ -39,10 +39,13 @@ func TestInstalledBootsFromDisk(t *testing.T) {
 		t.Helper()
 		store := newStore(t, dir)
 		defer store.close()
-		s, err := openStates(store, site, someTime, discard(), nil)
+		entries, err := store.entries()
+		must(t, err)
+		defer entries.Close()
+		s, err := openStates(entries, site, someTime, discard(), nil)
 		must(t, err)
 		happens(s)
-		s.save()
+		must(t, s.save())
 		return s.bootFrom(site.Machines[1].MAC)
 	}
 	tell := func(from BootFrom) func(*states) {
@@ -108,7 +111,8 @@ func TestTellServer(t *testing.T) {
 	must(t, err)
 	t.Cleanup(store.close)
 	site := installing(t)
-	s, err := openStates(store, site, someTime, discard(), nil)
+	entries := newEntries(t, store)
+	s, err := openStates(entries, site, someTime, discard(), nil)
 	must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	kept, ended := make(chan struct{}), make(chan error, 1)
@@ -121,10 +125,13 @@ func TestTellServer(t *testing.T) {
 	defer func() { stop(); <-kept; must(t, <-ended) }()
 
 	must(t, SetBootFrom(ctx, dir, site, "worker-1", FromInstall))
-	var stored []NodeStatus
-	must(t, store.read(nodesFile, &stored))
-	if got := s.bootFrom(site.Machines[1].MAC); got != FromInstall || len(stored) != 2 || stored[1].BootFrom != FromInstall {
+	stored, err := readStates(entries)
+	must(t, err)
+	if got := s.bootFrom(site.Machines[1].MAC); got != FromInstall || len(stored) != 1 || stored[0].BootFrom != FromInstall {
 		t.Errorf("worker boots from %s; stored: %+v", got, stored)
+	}
+	if told, err := BootsFrom(ctx, dir, site, "worker-1"); err != nil || told != FromInstall {
+		t.Errorf("told is %s, %v", told, err)
 	}
 	err = SetBootFrom(ctx, dir, site, "worker-9", FromDisk)
 	if err == nil || err.Error() != `cannot say what worker-9 boots: cluster lab has no node "worker-9"` {

@@ -175,8 +175,8 @@ func (c *claims) all(site *Site) ([]ClaimRecord, error) {
 	return out, nil
 }
 
-// withStore does something with the claims of a server that isn't running.
-func withStore(stateDir string, do func(*store, *claims) error) error {
+// withStore does something with the entries of a server that isn't running.
+func withStore(stateDir string, do func(kv.Store) error) error {
 	store, err := openStore(stateDir)
 	if err != nil {
 		return err
@@ -186,7 +186,7 @@ func withStore(stateDir string, do func(*store, *claims) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(store, &claims{store: entries}), entries.Close())
+	return errors.Join(do(entries), entries.Close())
 }
 
 func notRunning(err error) bool {
@@ -202,13 +202,13 @@ func Arm(ctx context.Context, stateDir string, site *Site, node string) error {
 	}
 	err := askServer(ctx, stateDir, http.MethodPost, "/arm", order{Node: node}, nil)
 	if notRunning(err) {
-		err = withStore(stateDir, func(store *store, c *claims) error {
-			s, err := openStates(store, site, time.Now, slog.New(slog.DiscardHandler), nil)
+		err = withStore(stateDir, func(entries kv.Store) error {
+			s, err := openStates(entries, site, time.Now, slog.New(slog.DiscardHandler), nil)
 			if err == nil {
 				s.armed(node)
-				err = store.write(nodesFile, s.all())
+				err = s.save()
 			}
-			return errors.Join(err, c.arm(node))
+			return errors.Join(err, (&claims{store: entries}).arm(node))
 		})
 	}
 	if err != nil {
@@ -221,8 +221,8 @@ func Arm(ctx context.Context, stateDir string, site *Site, node string) error {
 func Claims(ctx context.Context, stateDir string, site *Site) (out []ClaimRecord, err error) {
 	err = askServer(ctx, stateDir, http.MethodGet, "/claims", nil, &out)
 	if notRunning(err) {
-		err = withStore(stateDir, func(_ *store, c *claims) error {
-			out, err = c.all(site)
+		err = withStore(stateDir, func(entries kv.Store) error {
+			out, err = (&claims{store: entries}).all(site)
 			return err
 		})
 	}

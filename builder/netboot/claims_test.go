@@ -1,7 +1,6 @@
 package netboot
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -320,8 +319,8 @@ func TestArm(t *testing.T) {
 	if err := Arm(t.Context(), dir, site, "cp-9"); err == nil || err.Error() != `cannot arm cp-9: cluster lab has no node "cp-9"` {
 		t.Error(err)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, nodesFile))
-	if err != nil || !bytes.Contains(text, []byte(`"armed": true`)) {
-		t.Errorf("%s, %v", text, err)
+	stored, err := readStates(newEntries(t, newStore(t, dir)))
+	if err != nil || len(stored) != 1 || stored[0].Claim == nil || !stored[0].Claim.Armed {
+		t.Errorf("%+v, %v", stored, err)
 	}
 }

@@ -94,8 +94,9 @@ func architectures(request *dhcpv4.DHCPv4) []iana.Arch {
 func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string {
 	switch {
 	case d.Client == ClientAgent:
-		reply.UpdateOption(dhcpv4.OptBootFileName(policy.HTTPBase))
-		return ", server " + policy.HTTPBase
+		reply.UpdateOption(dhcpv4.OptBootFileName(d.base(policy)))
+		policy.tellOthers(reply)
+		return ", server " + d.base(policy)
 	case d.Client == ClientPlain:
 		return ""
 	case !d.Known && !policy.Site.Discover:
@@ -114,10 +115,10 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	if file == "" {
 		return fmt.Sprintf(": no boot file, there's no image of %s for %s", d.roleOf(), arch)
 	}
-	url := policy.HTTPBase + bootspec.RouteArtifacts + file
+	url := d.base(policy) + bootspec.RouteArtifacts + file
 	switch d.Client {
 	case ClientPXE:
-		offerPXE(request, reply, policy.Site.Server, file)
+		offerPXE(request, reply, d.Server, file)
 		return ", TFTP " + file
 	case ClientHTTP:
 		// UEFI 2.10 section 24.7.2.4: the class is answered with exactly this, the URL is option 67.
@@ -127,6 +128,20 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	}
 	reply.UpdateOption(dhcpv4.OptBootFileName(url))
 	return ", " + url
+}
+
+// tellOthers tells the agent of further boot servers (bootspec.OptionServers in option 43).
+func (p Policy) tellOthers(reply *dhcpv4.DHCPv4) {
+	if p.Others == nil {
+		return
+	}
+	var list []byte
+	for _, a := range p.Others() {
+		list = append(list, a.AsSlice()...)
+	}
+	if list = list[:min(len(list), 4*bootspec.MaxServers)]; len(list) > 0 {
+		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, append([]byte{bootspec.OptionServers, byte(len(list))}, list...)))
+	}
 }
 
 // offerPXE offers a PXE client a file by TFTP. Option 43 with PXE discovery control 8: boot from this offer, ask no other boot

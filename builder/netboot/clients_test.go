@@ -304,7 +304,7 @@ func TestCurl(t *testing.T) {
 		{"a part", "206", []string{"-r", "5-9", "-H", "If-Range: " + tag, url}},
 		{"a part past the end", "416", []string{"-r", "99999999-", url}},
 		{"a listing", "404", []string{serverBase + bootspec.RouteArtifacts}},
-		{"a file that no manifest names", "404", []string{serverBase + "/artifacts/nodes.json"}},
+		{"a file that no manifest names", "404", []string{serverBase + "/artifacts/" + entriesFile}},
 		{"a way out of the folder", "404", []string{"--path-as-is", serverBase + "/artifacts/..%2f..%2fetc%2fpasswd"}},
 		{"writing", "405", []string{"-X", "PUT", "-d", "x", url}},
 		{"health", "200", []string{serverBase + bootspec.RouteHealth}},
@@ -341,7 +341,7 @@ func TestTFTP(t *testing.T) {
 		_, sent := nodes[len(nodes)-1].Boot().Find(bootspec.EventKernelSent)
 		return sent
 	})
-	for _, name := range []string{nodesFile, "../" + nodesFile, "/etc/passwd", "slipway-worker-0.1.0-amd64.json"} {
+	for _, name := range []string{entriesFile, "../" + entriesFile, "/etc/passwd", "slipway-worker-0.1.0-amd64.json"} {
 		if said, _ := node.run("tftp", "-m", "binary", "10.1.0.1", "-c", "get", name, got); !strings.Contains(said, "Error code") {
 			t.Errorf("%s was served: %q", name, said)
 		}

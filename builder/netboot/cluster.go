@@ -1,6 +1,10 @@
 package netboot
 
-import "github.com/slipway-os/slipway/profiles/cluster"
+import (
+	"net/netip"
+
+	"github.com/slipway-os/slipway/profiles/cluster"
+)
 
 // FromCluster is what the server must know of a cluster document.
 func FromCluster(c *cluster.Cluster) *Site {
@@ -16,9 +20,22 @@ func FromCluster(c *cluster.Cluster) *Site {
 		Discover:     c.Provisioning.UnknownMachines == cluster.UnknownDiscover,
 		ListUnknown:  c.Provisioning.UnknownMachines != cluster.UnknownIgnore,
 	}
+	for _, s := range c.Provisioning.Subnets {
+		site.Further = append(site.Further, Subnet{
+			Prefix: s.Subnet, Server: s.Server, Gateway: s.Gateway, Pool: Pool{First: s.Pool.First, Last: s.Pool.Last},
+			DNS: append(c.DNS[:len(c.DNS):len(c.DNS)], c.Networks[c.SubnetNetwork(s.Subnet)].DNS...),
+		})
+	}
 	for i := range c.Nodes {
 		n := &c.Nodes[i]
+		var others []netip.Addr
+		for _, l := range n.Links {
+			if l.Address.IsValid() && l.Address != c.BootAddress(n) {
+				others = append(others, l.Address)
+			}
+		}
 		site.Machines = append(site.Machines, Machine{
+			Others:  others,
 			Name:    n.Name,
 			Role:    n.Role,
 			MAC:     c.BootMAC(n).HardwareAddr(),

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-os/slipway/builder/kv"
 )
 
 // controlSocket is in the state folder. Whoever may write there may tell the server what its nodes boot; the network may
@@ -34,8 +36,8 @@ type order struct {
 // the folder itself.
 func SetBootFrom(ctx context.Context, stateDir string, site *Site, node string, from BootFrom) error {
 	fail := func(err error) error { return fmt.Errorf("cannot say what %s boots: %w", node, err) }
-	if _, err := os.Stat(stateDir); errors.Is(err, fs.ErrNotExist) {
-		return fail(fmt.Errorf("there are no states in %s (say with --state which folder the boot server has)", stateDir))
+	if err := hasFolder(stateDir); err != nil {
+		return fail(err)
 	}
 	err := tellServer(ctx, stateDir, order{node, from.String()})
 	if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
@@ -50,21 +52,55 @@ func SetBootFrom(ctx context.Context, stateDir string, site *Site, node string, 
 	return nil
 }
 
+func hasFolder(stateDir string) error {
+	if _, err := os.Stat(stateDir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there are no states in %s (say with --state which folder the boot server has)", stateDir)
+	}
+	return nil
+}
+
 // setStored changes the states of a server that isn't running.
 func setStored(stateDir string, site *Site, node string, from BootFrom) error {
-	store, err := openStore(stateDir)
+	return withStore(stateDir, func(entries kv.Store) error {
+		s, err := openStates(entries, site, time.Now, slog.New(slog.DiscardHandler), nil)
+		if err != nil {
+			return err
+		}
+		if err := s.setBootFrom(site, node, from); err != nil {
+			return err
+		}
+		return s.save()
+	})
+}
+
+// BootsFrom is what a node boots: by the server that uses the state folder, or, when none does, by the folder itself.
+func BootsFrom(ctx context.Context, stateDir string, site *Site, node string) (from BootFrom, err error) {
+	fail := func(err error) (BootFrom, error) { return "", fmt.Errorf("cannot say what %s boots: %w", node, err) }
+	i := slices.IndexFunc(site.Machines, func(m Machine) bool { return m.Name == node })
+	if i < 0 {
+		return fail(hasNode(site, node))
+	}
+	if err := hasFolder(stateDir); err != nil {
+		return fail(err)
+	}
+	var o order
+	err = askServer(ctx, stateDir, http.MethodGet, "/boot?node="+url.QueryEscape(node), nil, &o)
+	switch {
+	case err == nil:
+		from, err = ParseBootFrom(o.From)
+	case notRunning(err):
+		err = withStore(stateDir, func(entries kv.Store) error {
+			s, err := openStates(entries, site, time.Now, slog.New(slog.DiscardHandler), nil)
+			if err == nil {
+				from = s.bootFrom(site.Machines[i].MAC)
+			}
+			return err
+		})
+	}
 	if err != nil {
-		return err
+		return fail(err)
 	}
-	defer store.close()
-	s, err := openStates(store, site, time.Now, slog.New(slog.DiscardHandler), nil)
-	if err != nil {
-		return err
-	}
-	if err := s.setBootFrom(site, node, from); err != nil {
-		return err
-	}
-	return store.write(nodesFile, s.all())
+	return from, nil
 }
 
 // tellServer sends an order. fs.ErrNotExist, unix.ECONNREFUSED: no server runs.
@@ -201,9 +237,19 @@ func takeOrders(site *Site, s *states, past *history, c *claims, log *slog.Logge
 			return
 		}
 		s.armed(o.Node)
-		s.settled(r.Context())
+		_ = s.settled(r.Context()) // the claim is what counts, and that is kept
 		log.Warn("a node is armed: its configuration goes to the next machine that has its MAC address", "node", o.Node)
 		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("GET /boot", func(w http.ResponseWriter, r *http.Request) {
+		node := r.URL.Query().Get("node")
+		i := slices.IndexFunc(site.Machines, func(m Machine) bool { return m.Name == node })
+		if i < 0 {
+			http.Error(w, hasNode(site, node).Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(order{node, s.bootFrom(site.Machines[i].MAC).String()})
 	})
 	mux.HandleFunc("POST /boot", func(w http.ResponseWriter, r *http.Request) {
 		var o order
@@ -218,7 +264,10 @@ func takeOrders(site *Site, s *states, past *history, c *claims, log *slog.Logge
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		s.settled(r.Context())
+		if err := s.settled(r.Context()); err != nil {
+			http.Error(w, "it is so now, and can't be kept: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
 		log.Info("told what a node boots", "node", o.Node, "from", o.From)
 		w.WriteHeader(http.StatusNoContent)
 	})

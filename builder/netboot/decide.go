@@ -21,17 +21,26 @@ const (
 
 // Policy is everything a decision depends on besides the packet. Its functions only look things up.
 type Policy struct {
-	Site     *Site
-	HTTPBase string // http://10.1.0.1:8080
+	Site *Site
+	// At are our own addresses on the interface that packets are heard on; empty: Site.Server.
+	At []netip.Addr
+	On string // that interface's name
+	// Unicast: the packet came to our own address.
+	Unicast  bool
+	HTTPPort int
 	// Image is the file name of a role's UKI for an architecture by Go's name; empty: there is none.
 	Image func(role, arch string) string
 	// BIOSLoader is the file name of a role's iPXE for PXE ROMs of legacy BIOS; empty: there is none.
 	BIOSLoader func(role string) string
 	// Lease proposes an address of the pool for a machine outside the document; an invalid address: the pool is empty.
-	Lease func(mac string, wish netip.Addr) netip.Addr
+	Lease func(subnet netip.Prefix, mac string, wish netip.Addr) netip.Addr
 	// BootFrom says what a machine of the document boots; nil: always from the network.
 	BootFrom func(mac net.HardwareAddr) BootFrom
 	MTU      int // of the interface, in bytes; 0: 1500
+	// Others are further boot servers of this site, for who can go on with one of them; nil: there are none.
+	Others func() []netip.Addr
+	// Away says why no address of the pool can be given now; nil: they can.
+	Away func() error
 }
 
 // Decision is what is done with a packet.
@@ -41,6 +50,9 @@ type Decision struct {
 	Machine Machine        // the node, when the document knows the MAC address
 	Known   bool
 	Client  Client
+	On      string        // interface that it was heard on
+	Subnet  Subnet        // that the client is in
+	Server  netip.Addr    // our address that the client can reach
 	Address netip.Addr    // leased, offered or confirmed; of a proxy: what the client has from the other server
 	Hold    time.Duration // how long the pool's Address must be held for the client, from before the reply; 0: it isn't the pool's
 	Decline bool          // the address is in use by something else
@@ -52,12 +64,12 @@ func Decide(request *dhcpv4.DHCPv4, policy Policy) Decision {
 	if policy.Site.Proxy {
 		return decideProxy(request, policy, false)
 	}
-	d := Decision{Client: clientOf(request)}
+	d := Decision{Client: clientOf(request), On: policy.On}
 	d.Machine, d.Known = policy.Site.machine(request.ClientHWAddr)
-	if d.Reason = unfit(request, policy.Site); d.Reason != "" {
+	if d.Reason = unfit(request); d.Reason != "" || !d.place(request, policy) {
 		return d
 	}
-	if server := address(request.ServerIdentifier()); server.IsValid() && server != policy.Site.Server {
+	if server := address(request.ServerIdentifier()); server.IsValid() && !policy.Site.ours(server) {
 		d.Reason = fmt.Sprintf("client chose another server, %s", server)
 		return d
 	}
@@ -83,15 +95,12 @@ func Decide(request *dhcpv4.DHCPv4, policy Policy) Decision {
 }
 
 // unfit says why a message is none this server answers, if so.
-func unfit(request *dhcpv4.DHCPv4, site *Site) string {
+func unfit(request *dhcpv4.DHCPv4) string {
 	const multicast = 1 // in the first byte of a MAC address (IEEE 802)
 	mac := request.ClientHWAddr
 	if request.OpCode != dhcpv4.OpcodeBootRequest || request.HWType != iana.HWTypeEthernet || len(mac) != 6 ||
 		mac[0]&multicast != 0 || bytes.Equal(mac, make([]byte, 6)) {
 		return "not a request of an Ethernet client"
-	}
-	if relay := address(request.GatewayIPAddr); relay.IsValid() && !site.Subnet.Contains(relay) {
-		return fmt.Sprintf("relay %s is not in %s, the only network this server knows", relay, site.Subnet)
 	}
 	return ""
 }
@@ -99,6 +108,9 @@ func unfit(request *dhcpv4.DHCPv4, site *Site) string {
 // lease finds the client's address: the document's, or one of the pool's to be held for a time.
 func (d *Decision) lease(request *dhcpv4.DHCPv4, policy Policy, hold time.Duration) bool {
 	if d.Known {
+		if d.Reason = d.elsewhere(); d.Reason != "" {
+			return false
+		}
 		d.Address = d.Machine.Address
 		return true
 	}
@@ -106,7 +118,11 @@ func (d *Decision) lease(request *dhcpv4.DHCPv4, policy Policy, hold time.Durati
 		d.Reason = "not in the cluster document"
 		return false
 	}
-	if d.Address = policy.Lease(request.ClientHWAddr.String(), wish(request)); !d.Address.IsValid() {
+	if policy.Away != nil && policy.Away() != nil {
+		d.Reason = "not in the cluster document, and the store that boot servers share is away: no address of the pool is given"
+		return false
+	}
+	if d.Address = policy.Lease(d.Subnet.Prefix, request.ClientHWAddr.String(), wish(request)); !d.Address.IsValid() {
 		d.Reason = "not in the cluster document, and the pool is empty"
 		return false
 	}
@@ -130,6 +146,10 @@ func (d *Decision) answerRequest(request *dhcpv4.DHCPv4, policy Policy) {
 		d.Reason = "client asks for no address"
 		return
 	}
+	if where := d.elsewhere(); where != "" {
+		d.refuse(request, policy, where)
+		return
+	}
 	if !d.lease(request, policy, LeaseTime) {
 		return
 	}
@@ -149,8 +169,8 @@ func (d *Decision) answerInform(request *dhcpv4.DHCPv4, policy Policy) {
 		d.Reason = "not in the cluster document"
 	case !d.Address.IsValid():
 		d.Reason = "client informs of no address"
-	case !policy.Site.Subnet.Contains(d.Address):
-		d.Reason = fmt.Sprintf("client informs of %s, which is not in %s", d.Address, policy.Site.Subnet)
+	case !d.Subnet.Prefix.Contains(d.Address):
+		d.Reason = fmt.Sprintf("client informs of %s, which is not in %s", d.Address, d.Subnet.Prefix)
 	default:
 		d.answer(request, policy, dhcpv4.MessageTypeAck)
 	}
@@ -159,7 +179,7 @@ func (d *Decision) answerInform(request *dhcpv4.DHCPv4, policy Policy) {
 // refuse makes a NAK (RFC 2131 table 3: message type, server identifier, client identifier).
 func (d *Decision) refuse(request *dhcpv4.DHCPv4, policy Policy, reason string) {
 	d.Reason = "refused: " + reason
-	d.Reply = newReply(request, policy, dhcpv4.MessageTypeNak)
+	d.Reply = newReply(request, d.Server, dhcpv4.MessageTypeNak)
 	if !isZero(request.GatewayIPAddr) {
 		d.Reply.SetBroadcast() // RFC 2131 section 4.3.2: the relay must broadcast it
 	}
@@ -168,8 +188,8 @@ func (d *Decision) refuse(request *dhcpv4.DHCPv4, policy Policy, reason string) 
 }
 
 func (d *Decision) answer(request *dhcpv4.DHCPv4, policy Policy, kind dhcpv4.MessageType) {
-	site := policy.Site
-	reply := newReply(request, policy, kind)
+	subnet := d.Subnet
+	reply := newReply(request, d.Server, kind)
 	if request.MessageType() != dhcpv4.MessageTypeInform {
 		reply.YourIPAddr = d.Address.AsSlice()
 		reply.UpdateOption(dhcpv4.OptIPAddressLeaseTime(LeaseTime))
@@ -177,12 +197,12 @@ func (d *Decision) answer(request *dhcpv4.DHCPv4, policy Policy, kind dhcpv4.Mes
 	if kind == dhcpv4.MessageTypeAck {
 		reply.ClientIPAddr = request.ClientIPAddr
 	}
-	reply.UpdateOption(dhcpv4.OptSubnetMask(netmask(site.Subnet)))
-	if site.Gateway.IsValid() && wants(request, dhcpv4.OptionRouter) {
-		reply.UpdateOption(dhcpv4.OptRouter(site.Gateway.AsSlice()))
+	reply.UpdateOption(dhcpv4.OptSubnetMask(netmask(subnet.Prefix)))
+	if subnet.Gateway.IsValid() && wants(request, dhcpv4.OptionRouter) {
+		reply.UpdateOption(dhcpv4.OptRouter(subnet.Gateway.AsSlice()))
 	}
-	if len(site.DNS) > 0 && wants(request, dhcpv4.OptionDomainNameServer) {
-		reply.UpdateOption(dhcpv4.OptDNS(slices4(site.DNS)...))
+	if len(subnet.DNS) > 0 && wants(request, dhcpv4.OptionDomainNameServer) {
+		reply.UpdateOption(dhcpv4.OptDNS(slices4(subnet.DNS)...))
 	}
 	if d.Known && wants(request, dhcpv4.OptionHostName) {
 		reply.UpdateOption(dhcpv4.OptHostName(d.Machine.Name))
@@ -191,7 +211,7 @@ func (d *Decision) answer(request *dhcpv4.DHCPv4, policy Policy, kind dhcpv4.Mes
 	echo(request, reply)
 	fit(reply, limit(request, policy.MTU))
 	d.Reply = reply
-	if !d.Known && site.Discover && bootable(reply) {
+	if !d.Known && policy.Site.Discover && bootable(reply) {
 		boot += ", to be discovered"
 	}
 	d.Reason = fmt.Sprintf("%s %s for %s%s", strings.ToLower(kind.String()), d.Address, d.Client, boot)
@@ -203,7 +223,7 @@ func wants(request *dhcpv4.DHCPv4, code dhcpv4.OptionCode) bool {
 	return len(list) == 0 || slices.Contains(list, code.Code())
 }
 
-func newReply(request *dhcpv4.DHCPv4, policy Policy, kind dhcpv4.MessageType) *dhcpv4.DHCPv4 {
+func newReply(request *dhcpv4.DHCPv4, server netip.Addr, kind dhcpv4.MessageType) *dhcpv4.DHCPv4 {
 	reply := &dhcpv4.DHCPv4{
 		OpCode:        dhcpv4.OpcodeBootReply,
 		HWType:        request.HWType,
@@ -217,7 +237,7 @@ func newReply(request *dhcpv4.DHCPv4, policy Policy, kind dhcpv4.MessageType) *d
 		Options:       dhcpv4.Options{},
 	}
 	reply.UpdateOption(dhcpv4.OptMessageType(kind))
-	reply.UpdateOption(dhcpv4.OptServerIdentifier(policy.Site.Server.AsSlice()))
+	reply.UpdateOption(dhcpv4.OptServerIdentifier(server.AsSlice()))
 	return reply
 }
 

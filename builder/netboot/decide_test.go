@@ -28,6 +28,18 @@ func lab(t testing.TB) *Site {
 	return FromCluster(c)
 }
 
+// furtherSubnets gives the lab a subnet more that the server has an interface in, and one behind a relay, each with a node.
+func furtherSubnets(site *Site) {
+	address := netip.MustParseAddr
+	site.Further = []Subnet{
+		{Prefix: netip.MustParsePrefix("10.2.0.0/24"), Server: address("10.2.0.1"), Pool: Pool{address("10.2.0.100"), address("10.2.0.199")}},
+		{Prefix: netip.MustParsePrefix("10.3.0.0/24"), Gateway: address("10.3.0.1"), Pool: Pool{address("10.3.0.100"), address("10.3.0.199")}},
+	}
+	site.Machines = append(site.Machines,
+		Machine{Name: "worker-2", Role: "worker", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0x22}, Address: address("10.2.0.22")},
+		Machine{Name: "worker-3", Role: "worker", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0x23}, Address: address("10.3.0.23")})
+}
+
 func someTime() time.Time { return time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC) }
 
 // policyFor is the policy of a case: words change the lab's site.
@@ -40,8 +52,18 @@ func policyFor(t testing.TB, words string) Policy {
 	}
 	var held []Lease
 	from, bios := FromNetwork, ""
+	var at []netip.Addr
+	unicast := false
 	for word := range strings.FieldsSeq(words) {
 		switch word {
+		case "subnets":
+			furtherSubnets(site)
+		case "unicast":
+			unicast = true
+		case "at=10.2.0.1":
+			at = []netip.Addr{netip.MustParseAddr("10.2.0.1")}
+		case "at=both":
+			at = []netip.Addr{site.Server, netip.MustParseAddr("10.2.0.1")}
 		case "unknown=offer":
 			site.ServeUnknown = true
 		case "unknown=discover":
@@ -69,15 +91,15 @@ func policyFor(t testing.TB, words string) Policy {
 			t.Fatalf("%q is no word for a policy", word)
 		}
 	}
-	l, err := openLeases(nil, site, someTime)
+	l, err := openPools(nil, site, someTime)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, lease := range held {
-		l.put(lease)
+		l[0].put(lease)
 	}
 	return Policy{
-		Site: site, HTTPBase: "http://10.1.0.1:8080", Lease: l.propose, MTU: 1500,
+		Site: site, HTTPPort: 8080, Lease: l.propose, MTU: 1500, At: at, Unicast: unicast,
 		Image:      func(role, arch string) string { return images[role+" "+arch] },
 		BIOSLoader: func(string) string { return bios },
 		BootFrom: func(mac net.HardwareAddr) BootFrom {

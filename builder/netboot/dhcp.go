@@ -11,6 +11,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,12 +25,15 @@ const maxKept = 2048
 type dhcp struct {
 	policy Policy
 	states *states
-	leases *leases
+	leases pools
 	past   *history
 	rivals *rivals
+	ours   *sisters // other boot servers of this site
 	log    *slog.Logger
-	link   int // interface index
+	now    func() time.Time
+	link   *net.Interface
 	conn   *net.UDPConn
+	probes *prober // nil: no addresses are probed
 	kept   chan kept
 	site   func() *Site // the one that is served now; nil: always policy's
 }
@@ -40,7 +44,11 @@ type kept struct {
 	mac     string
 	request *dhcpv4.DHCPv4
 	reply   *dhcpv4.DHCPv4 // nil: none
+	packet  []byte         // the reply's
 }
+
+// batch is how many requests are read with one call.
+const batch = 64
 
 // serve answers until ctx ends.
 func (s *dhcp) serve(ctx context.Context) error {
@@ -53,9 +61,21 @@ func (s *dhcp) serve(ctx context.Context) error {
 		s.acknowledge()
 	}()
 	defer func() { close(s.kept); <-ended }()
-	buffer := make([]byte, maxDHCP)
+	if s.policy.Site.ServeUnknown && !s.policy.Site.Proxy {
+		probes, end := s.openProbes(s.link, s.policy.at()[0], s.now)
+		s.probes = probes
+		defer end()
+	}
+	conn := ipv4.NewPacketConn(s.conn)
+	if err := conn.SetControlMessage(ipv4.FlagDst, true); err != nil {
+		return fmt.Errorf("cannot read DHCP requests: %w", err)
+	}
+	messages := make([]ipv4.Message, batch)
+	for i := range messages {
+		messages[i].Buffers, messages[i].OOB = [][]byte{make([]byte, maxDHCP)}, ipv4.NewControlMessage(ipv4.FlagDst)
+	}
 	for {
-		n, from, err := s.conn.ReadFromUDPAddrPort(buffer)
+		n, err := conn.ReadBatch(messages, 0)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -67,35 +87,78 @@ func (s *dhcp) serve(ctx context.Context) error {
 			pause(ctx, time.Second) // the interface is down
 			continue
 		}
-		request, err := decode(buffer[:n])
-		if err != nil {
-			s.log.Debug("dhcp: not a DHCP message", "from", from, "error", err)
-			continue
+		for _, m := range messages[:n] {
+			s.take(m)
 		}
-		s.current().handle(buffer[:n], request)
 	}
+}
+
+// take reads a packet.
+func (s *dhcp) take(m ipv4.Message) {
+	s = s.current()
+	packet := m.Buffers[0][:m.N]
+	request, err := decode(packet)
+	if err != nil {
+		s.log.Debug("dhcp: not a DHCP message", "from", m.Addr, "error", err)
+		return
+	}
+	var control ipv4.ControlMessage
+	unicast := false
+	if control.Parse(m.OOB[:m.NN]) == nil {
+		unicast = s.policy.Site.ours(address(control.Dst))
+	}
+	s.handle(packet, request, unicast)
 }
 
 // acknowledge sends what waits for the disk. While it waits for one lease others join it: they are written together.
 func (s *dhcp) acknowledge() {
 	for k := range s.kept {
-		if err := <-k.saved; err != nil {
+		err := <-k.saved
+		if errors.Is(err, errTaken) {
+			s.refuse(k)
+			continue
+		}
+		if err != nil {
 			s.log.Error("dhcp: cannot keep a lease, so none is given", "mac", k.mac, "error", err)
 			continue
 		}
-		s.reply(k.mac, k.request, k.reply)
+		s.reply(k.mac, k.request, k.reply, k.packet)
 	}
 }
 
-// handle decides and does.
-func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4) {
-	d := Decide(request, s.policy)
-	var to netip.AddrPort
-	unicast := false
-	if d.Reply != nil {
-		to, unicast = destination(request, d.Reply)
+// refuse tells a client that another machine has its address; it asks anew.
+func (s *dhcp) refuse(k kept) {
+	d := Decision{}
+	if k.reply != nil {
+		d.Server = address(k.reply.ServerIdentifier())
 	}
-	s.past.note(portDHCP, packet, request, d, to, unicast)
+	d.refuse(k.request, s.policy, errTaken.Error())
+	s.log.Info("dhcp", "mac", k.mac, "message", k.request.MessageType(), "answer", d.Reason)
+	s.reply(k.mac, k.request, d.Reply, encode(d.Reply))
+}
+
+// handle decides and does. unicast: the packet came to our own address.
+func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4, unicast bool) {
+	if request.MessageType() == dhcpv4.MessageTypeDiscover && s.ours.link(request.ClientHWAddr.String()) {
+		return // a boot server of this site asks who else is there
+	}
+	policy := s.policy
+	policy.Unicast = unicast
+	d := Decide(request, policy)
+	if s.probed(packet, request, d, unicast) {
+		return
+	}
+	var to netip.AddrPort
+	direct := false
+	var answer []byte
+	if d.Reply != nil {
+		to, direct = destination(request, d.Reply)
+		answer = encode(d.Reply)
+	}
+	s.past.note(portDHCP, packet, request, d, answer, to, direct)
+	if s.ours.is(address(request.ServerIdentifier())) {
+		return // it answers
+	}
 	if server := address(request.ServerIdentifier()); server.IsValid() && !s.policy.Site.Proxy {
 		s.rivals.saw(server, "", fmt.Sprintf("%s asks it: %s", request.ClientHWAddr, request.MessageType()))
 	}
@@ -106,10 +169,10 @@ func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4) {
 	}
 	s.tell(request, d, "dhcp")
 	if saved := s.keep(d, mac); saved != nil {
-		s.kept <- kept{saved, mac, request, d.Reply}
+		s.kept <- kept{saved, mac, request, d.Reply, answer}
 		return
 	}
-	s.reply(mac, request, d.Reply)
+	s.reply(mac, request, d.Reply, answer)
 }
 
 // tell notes a decision and logs it.
@@ -152,22 +215,23 @@ func (s *dhcp) note(d Decision, mac string) bool {
 	return s.states.seen(mac, address, d.Reason)
 }
 
-func (s *dhcp) reply(mac string, request, reply *dhcpv4.DHCPv4) {
+func (s *dhcp) reply(mac string, request, reply *dhcpv4.DHCPv4, packet []byte) {
 	if reply == nil {
 		return
 	}
-	if err := s.send(request, reply); err != nil {
+	if err := s.send(request, reply, packet); err != nil {
 		s.log.Error("dhcp: cannot answer", "mac", mac, "error", err)
 	}
 }
 
 // send sends a reply the way its client can hear it.
-func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
+func (s *dhcp) send(request, reply *dhcpv4.DHCPv4, packet []byte) error {
+	source := address(reply.ServerIdentifier())
 	to, unicast := destination(request, reply)
 	if unicast {
 		// The client has no address yet and answers no ARP: tell the kernel its hardware address.
 		neighbour := &netlink.Neigh{
-			LinkIndex: s.link, Family: netlink.FAMILY_V4, State: netlink.NUD_REACHABLE, IP: to.Addr().AsSlice(), HardwareAddr: request.ClientHWAddr,
+			LinkIndex: s.link.Index, Family: netlink.FAMILY_V4, State: netlink.NUD_REACHABLE, IP: to.Addr().AsSlice(), HardwareAddr: request.ClientHWAddr,
 		}
 		if err := netlink.NeighSet(neighbour); err != nil {
 			s.log.Warn("dhcp: cannot set a neighbour entry, broadcasting", "error", err)
@@ -175,8 +239,8 @@ func (s *dhcp) send(request, reply *dhcpv4.DHCPv4) error {
 		}
 	}
 	// The server identifier and the packet's source must be the same address, also where the interface has several.
-	source := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(s.link), Spec_dst: s.policy.Site.Server.As4()})
-	if _, _, err := s.conn.WriteMsgUDPAddrPort(encode(reply), source, to); err != nil {
+	control := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: int32(s.link.Index), Spec_dst: source.As4()})
+	if _, _, err := s.conn.WriteMsgUDPAddrPort(packet, control, to); err != nil {
 		return fmt.Errorf("cannot send to %s: %w", to, err)
 	}
 	return nil

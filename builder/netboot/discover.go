@@ -191,6 +191,22 @@ func (l *leases) prolong(mac string, a netip.Addr) <-chan error {
 	return l.hold(mac, a, LeaseTime)
 }
 
+// holder is the MAC address that has a lease of an address now; empty: none.
+func (p pools) holder(a netip.Addr) string {
+	if l := p.of(a); l != nil {
+		return l.holder(a)
+	}
+	return ""
+}
+
+// prolong is that of the address' subnet.
+func (p pools) prolong(mac string, a netip.Addr) <-chan error {
+	if l := p.of(a); l != nil {
+		return l.prolong(mac, a)
+	}
+	return nil
+}
+
 // discovers says whether whoever asks is a machine that this server discovers.
 func (h *handler) discovers(r *http.Request) bool {
 	return h.site.Discover && h.leases != nil && h.leases.holder(remote(r)) != ""
@@ -268,14 +284,17 @@ func (h *handler) discovered(told bootspec.Hardware, from netip.Addr) error {
 func (s *states) discovered(mac, summary string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.node(mac)
-	n.LastSeen = s.now()
+	n, at := s.node(mac), s.now()
 	if n.Name == "" && (n.State != string(bootspec.EventDiscovered) || n.Hardware != summary) {
-		n.Hardware = summary
-		n.add(n.newest(), EventRecord{Event: bootspec.EventDiscovered, Time: s.now(), Detail: summary})
+		told := EventRecord{Event: bootspec.EventDiscovered, Time: at, Detail: summary}
+		s.edit(n, func(n *NodeStatus) {
+			n.Hardware, n.LastSeen = summary, at
+			n.add(n.newest(), told)
+		})
 		s.note(n)
 		return
 	}
+	s.edit(n, func(n *NodeStatus) { n.LastSeen = at })
 	s.noteLater(n)
 }
 
@@ -314,7 +333,7 @@ func (s *Site) cannotDiscover(secure bool) error {
 	case !s.Discover:
 	case s.Proxy:
 		return errors.New("cannot discover machines beside another DHCP server: it gives them their addresses (unknownMachines: list, or serve without --proxy)")
-	case s.Pool == (Pool{}):
+	case !slices.ContainsFunc(s.subnets(), func(n Subnet) bool { return n.Pool != (Pool{}) }):
 		return errors.New("cannot discover machines without provisioning.pool: they need addresses")
 	case !secure:
 		return errors.New("cannot discover machines without TLS: they tell their serial numbers")

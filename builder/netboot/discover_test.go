@@ -44,9 +44,10 @@ func TestHardwareIsTakenFromWhoHasTheLease(t *testing.T) {
 	s := serveLoopback(t)
 	tell := s.secureLoopbackAt(bootspec.RouteHardware)
 	s.site.Discover = true
+	s.site.Subnet = netip.MustParsePrefix("127.0.0.0/8")
 	s.site.Pool = Pool{netip.MustParseAddr("127.0.0.99"), netip.MustParseAddr("127.0.0.110")}
 	var err error
-	s.handler.leases, err = openLeases(nil, s.site, time.Now)
+	s.handler.leases, err = openPools(nil, s.site, time.Now)
 	must(t, err)
 	store := &memory{}
 	s.handler.machines, err = openMachines(store, time.Now, discard())

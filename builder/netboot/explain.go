@@ -48,12 +48,9 @@ type history struct {
 	strangers []string // MAC addresses of machines outside the document, the one longest known first
 }
 
-// note keeps an exchange. The request's bytes are copied.
-func (h *history) note(port uint16, packet []byte, request *dhcpv4.DHCPv4, d Decision, to netip.AddrPort, unicast bool) {
-	e := exchange{at: h.now(), port: port, request: slices.Clone(packet[:min(len(packet), packetKept)]), to: to, unicast: unicast, decision: d}
-	if d.Reply != nil {
-		e.reply = encode(d.Reply)
-	}
+// note keeps an exchange; answer is what goes out, nil: nothing. The request's bytes are copied.
+func (h *history) note(port uint16, packet []byte, request *dhcpv4.DHCPv4, d Decision, answer []byte, to netip.AddrPort, unicast bool) {
+	e := exchange{at: h.now(), port: port, request: slices.Clone(packet[:min(len(packet), packetKept)]), to: to, unicast: unicast, decision: d, reply: answer}
 	e.decision.Reply = nil
 	mac := request.ClientHWAddr.String()
 	h.mu.Lock()
@@ -144,16 +141,14 @@ func (e exchange) path(request *dhcpv4.DHCPv4, site *Site) []string {
 	default:
 		path = append(path, fmt.Sprintf("architecture: %v, there are no images for it", architectures(request)))
 	}
-	if relay := address(request.GatewayIPAddr); relay.IsValid() {
-		path = append(path, fmt.Sprintf("way: through relay %s", relay))
-	} else {
-		path = append(path, "way: from its own network")
+	path = append(path, "way: "+wayInWords(request, d.On))
+	if d.Subnet.Prefix.IsValid() {
+		subnet := fmt.Sprintf("subnet: %s, server %s, %s", d.Subnet.Prefix, d.Server, site.mode())
+		if server := address(request.ServerIdentifier()); server.IsValid() && !site.ours(server) {
+			subnet += fmt.Sprintf("; it names another server, %s", server)
+		}
+		path = append(path, subnet)
 	}
-	subnet := fmt.Sprintf("subnet: %s, server %s, %s", site.Subnet, site.Server, site.mode())
-	if server := address(request.ServerIdentifier()); server.IsValid() && server != site.Server {
-		subnet += fmt.Sprintf("; it names another server, %s", server)
-	}
-	path = append(path, subnet)
 	switch {
 	case !d.Address.IsValid():
 		path = append(path, "address: none")

@@ -22,10 +22,12 @@ func noted(t testing.TB, h *history, policy Policy, words string) {
 	d := Decide(asked, policy)
 	var to netip.AddrPort
 	unicast := false
+	var answer []byte
 	if d.Reply != nil {
 		to, unicast = destination(asked, d.Reply)
+		answer = encode(d.Reply)
 	}
-	h.note(portDHCP, packet, asked, d, to, unicast)
+	h.note(portDHCP, packet, asked, d, answer, to, unicast)
 }
 
 // TestExplain: the packet, the way to the decision and the answer, in words.
@@ -174,7 +176,7 @@ func FuzzRival(f *testing.F) {
 		quoted(packet)
 		if asked, err := dhcpv4.FromBytes(packet); err == nil {
 			h := &history{site: lab(t), now: someTime}
-			h.note(portDHCP, packet, asked, Decision{Reason: "x"}, netip.AddrPort{}, false)
+			h.note(portDHCP, packet, asked, Decision{Reason: "x"}, nil, netip.AddrPort{}, false)
 			h.explain(asked.ClientHWAddr.String())
 		}
 	})

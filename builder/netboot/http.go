@@ -23,7 +23,7 @@ import (
 // may claim it, and takes reports only from the node's address.
 type handler struct {
 	site      *Site
-	base      string // of its own URLs
+	port      int // of its own URLs
 	artifacts *artifacts
 	states    *states
 	config    func(name string) ([]byte, error)
@@ -31,10 +31,11 @@ type handler struct {
 	reports   *reportLimit
 	told      func() time.Time
 	now       func() time.Time
-	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration
+	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration. Its URL is that at the site's first address
 	claims    *claims
-	leases    *leases   // nil: no machine is discovered
-	machines  *machines // likewise
+	leases    pools               // nil: no machine is discovered
+	machines  *machines           // likewise
+	others    func() []netip.Addr // further boot servers of this site; may be nil
 }
 
 func (h *handler) routes() *http.ServeMux {
@@ -118,7 +119,10 @@ func (h *handler) takeReport(w http.ResponseWriter, r *http.Request) {
 	}
 	report.MAC = m.MAC.String()
 	h.states.report(report)
-	h.states.settled(r.Context()) // the node forgets a report once it's acknowledged
+	if err := h.states.settled(r.Context()); err != nil { // the node forgets a report once it's acknowledged
+		http.Error(w, "the server has this report in memory only: say it again", http.StatusServiceUnavailable)
+		return
+	}
 	h.log.Info("report", "node", m.Name, "event", report.Event, "unit", report.Unit, "detail", report.Detail)
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -31,28 +31,37 @@ type Lease struct {
 // leases are the pool's addresses in use. They are stored before an acknowledgement goes out, so that no address is
 // promised twice across a restart. Addresses that were only offered are kept in memory.
 type leases struct {
-	mu    sync.Mutex
-	store kv.Store // nil: only in memory
-	pool  Pool
-	never map[netip.Addr]bool // addresses that aren't given out although they're in the pool
-	now   func() time.Time
-	held  map[netip.Addr]Lease
-	byMAC map[string]netip.Addr
+	mu     sync.Mutex
+	store  kv.Store // nil: only in memory
+	subnet netip.Prefix
+	pool   Pool
+	never  map[netip.Addr]bool // addresses that aren't given out although they're in the pool
+	now    func() time.Time
+	held   map[netip.Addr]Lease
+	byMAC  map[string]netip.Addr
+
+	shared kv.Shared // the store, if other servers use it too; else nil
 
 	fresh netip.Addr // from here on no address of the pool was ever given
 	again freed      // addresses before that which may be free again
 	ends  ends       // when what is held ends
 }
 
-// openLeases reads the leases of an earlier run.
+// openLeases reads the leases of an earlier run in a site's first subnet.
 func openLeases(store kv.Store, site *Site, now func() time.Time) (*leases, error) {
+	return openPool(store, site, site.subnets()[0], now)
+}
+
+// openPool reads the leases of an earlier run in a subnet.
+func openPool(store kv.Store, site *Site, subnet Subnet, now func() time.Time) (*leases, error) {
 	l := &leases{
-		store: store, pool: site.Pool, now: now, never: reserved(site), held: map[netip.Addr]Lease{}, byMAC: map[string]netip.Addr{},
-		fresh: site.Pool.First,
+		store: store, subnet: subnet.Prefix, pool: subnet.Pool, now: now, never: reserved(site, subnet), held: map[netip.Addr]Lease{}, byMAC: map[string]netip.Addr{},
+		fresh: subnet.Pool.First,
 	}
 	if store == nil {
 		return l, nil
 	}
+	l.shared, _ = store.(kv.Shared)
 	entries, err := store.List(leaseKey)
 	if err != nil {
 		return nil, err
@@ -88,21 +97,28 @@ func decodeLease(e kv.Entry) (Lease, error) {
 func (l *leases) take(earlier []Lease) {
 	now := l.now()
 	for _, lease := range earlier {
-		if l.pool.Contains(lease.Address) && !l.never[lease.Address] {
-			lease.Until = now.Add(min(lease.Until.Sub(now), LeaseTime))
-			l.put(lease)
-		}
+		l.learn(lease, now)
+	}
+}
+
+func (l *leases) learn(lease Lease, now time.Time) {
+	if l.pool.Contains(lease.Address) && !l.never[lease.Address] {
+		lease.Until = now.Add(min(lease.Until.Sub(now), LeaseTime))
+		l.put(lease)
 	}
 }
 
 // reserved are the addresses that no unknown machine may get.
-func reserved(site *Site) map[netip.Addr]bool {
-	never := map[netip.Addr]bool{site.Server: true, site.Gateway: true, site.Subnet.Masked().Addr(): true, lastAddress(site.Subnet): true}
-	for _, a := range site.DNS {
+func reserved(site *Site, subnet Subnet) map[netip.Addr]bool {
+	never := map[netip.Addr]bool{subnet.Server: true, subnet.Gateway: true, subnet.Prefix.Masked().Addr(): true, lastAddress(subnet.Prefix): true}
+	for _, a := range subnet.DNS {
 		never[a] = true
 	}
 	for _, m := range site.Machines {
 		never[m.Address] = true
+		for _, a := range m.Others {
+			never[a] = true
+		}
 	}
 	return never
 }
@@ -127,6 +143,9 @@ func (l *leases) propose(mac string, wish netip.Addr) netip.Addr {
 	now := l.now()
 	if l.pool.Contains(wish) && l.free(wish, now) {
 		return wish
+	}
+	if a := l.spread(mac, now); a.IsValid() {
+		return a
 	}
 	return l.firstFree(now)
 }
@@ -173,6 +192,9 @@ func (l *leases) hold(mac string, a netip.Addr, how time.Duration) <-chan error 
 			return nil
 		}
 	}
+	if l.shared != nil && how != offerTime {
+		return l.grant(Lease{MAC: mac, Address: a, Until: until})
+	}
 	before, had := l.byMAC[mac]
 	l.put(Lease{MAC: mac, Address: a, Until: until})
 	if how == offerTime {
@@ -205,6 +227,9 @@ func (l *leases) decline(mac string, a netip.Addr) <-chan error {
 	if held, ok := l.held[a]; !ok || held.MAC != mac {
 		return nil
 	}
+	if l.shared != nil {
+		return l.end(mac, a, quarantine)
+	}
 	l.put(Lease{Address: a, Until: l.now().Add(quarantine)})
 	return l.save(a)
 }
@@ -216,10 +241,18 @@ func (l *leases) release(mac string, a netip.Addr) <-chan error {
 	if held, ok := l.held[a]; !ok || held.MAC != mac {
 		return nil
 	}
-	delete(l.held, a)
-	delete(l.byMAC, mac)
-	l.freed(a)
+	if l.shared != nil {
+		return l.end(mac, a, 0)
+	}
+	l.drop(a)
 	return l.save(a)
+}
+
+// drop forgets what is held of an address.
+func (l *leases) drop(a netip.Addr) {
+	delete(l.byMAC, l.held[a].MAC)
+	delete(l.held, a)
+	l.freed(a)
 }
 
 // save begins to store what is held of some addresses now. The lock is held, so the store sees changes in their order.

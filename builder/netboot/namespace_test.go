@@ -24,6 +24,9 @@ const inside = "SLIPWAY_TEST_NAMESPACE"
 // TestMain runs the tests in a process with a network namespace of its own: the server uses many threads. It ends with
 // this one, however this one ends.
 func TestMain(m *testing.M) {
+	if config := os.Getenv(childServer); config != "" {
+		serveChild(config)
+	}
 	if os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}
@@ -58,19 +61,32 @@ func TestMain(m *testing.M) {
 const serverLink = "br0"
 
 // network gives this process' namespace a bridge with the server's address.
-func network(t *testing.T) {
+func network(t testing.TB) {
 	t.Helper()
 	if os.Getenv(inside) == "" {
 		t.Skip("network namespaces need root")
 	}
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: serverLink}}
+	addBridge(t, serverLink, "10.1.0.1/24")
+	t.Cleanup(func() { removeBridge(t, serverLink) })
+}
+
+// addBridge makes a network of its own with an address of the server.
+func addBridge(t testing.TB, name, address string) {
+	t.Helper()
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
 	must(t, netlink.LinkAdd(bridge))
-	t.Cleanup(func() { must(t, netlink.LinkDel(bridge)) })
-	setAddress(t, bridge, "10.1.0.1/24")
+	setAddress(t, bridge, address)
 	must(t, netlink.LinkSetUp(bridge))
 }
 
-func setAddress(t *testing.T, link netlink.Link, prefix string) {
+func removeBridge(t testing.TB, name string) {
+	t.Helper()
+	bridge, err := netlink.LinkByName(name)
+	must(t, err)
+	must(t, netlink.LinkDel(bridge))
+}
+
+func setAddress(t testing.TB, link netlink.Link, prefix string) {
 	t.Helper()
 	ip, network, err := net.ParseCIDR(prefix)
 	must(t, err)
@@ -87,13 +103,18 @@ func must(t testing.TB, err error) {
 
 // host is a machine on the server's network: a namespace with the link eth0.
 type host struct {
-	t     *testing.T
+	t     testing.TB
 	space netns.NsHandle
 	dir   string
 }
 
-// plug makes a machine with a MAC address.
-func plug(t *testing.T, mac string) *host {
+// plug makes a machine with a MAC address on the server's network, plugInto on another one.
+func plug(t testing.TB, mac string) *host {
+	t.Helper()
+	return plugInto(t, serverLink, mac)
+}
+
+func plugInto(t testing.TB, network, mac string) *host {
 	t.Helper()
 	c := &host{t: t, dir: t.TempDir()}
 	made := make(chan error)
@@ -107,7 +128,7 @@ func plug(t *testing.T, mac string) *host {
 	t.Cleanup(func() { c.space.Close() })
 	hardware, err := net.ParseMAC(mac)
 	must(t, err)
-	bridge, err := netlink.LinkByName(serverLink)
+	bridge, err := netlink.LinkByName(network)
 	must(t, err)
 	port := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: "p" + strings.ReplaceAll(mac, ":", "")}, PeerName: "eth0",

@@ -20,9 +20,9 @@ import (
 
 // decideProxy says what a proxyDHCP server answers; atBootPort: the packet came to port 4011. Like Decide it is pure.
 func decideProxy(request *dhcpv4.DHCPv4, policy Policy, atBootPort bool) Decision {
-	d := Decision{Client: clientOf(request)}
+	d := Decision{Client: clientOf(request), On: policy.On}
 	d.Machine, d.Known = policy.Site.machine(request.ClientHWAddr)
-	if d.Reason = unfit(request, policy.Site); d.Reason != "" {
+	if d.Reason = unfit(request); d.Reason != "" || !d.place(request, policy) {
 		return d
 	}
 	if !d.Known {
@@ -35,7 +35,7 @@ func decideProxy(request *dhcpv4.DHCPv4, policy Policy, atBootPort bool) Decisio
 		d.answerProxy(request, policy, dhcpv4.MessageTypeOffer, atBootPort)
 	case kind == dhcpv4.MessageTypeRequest, kind == dhcpv4.MessageTypeInform && atBootPort:
 		d.Address = wish(request) // what the other server gave it
-		if atBootPort || server == policy.Site.Server {
+		if atBootPort || policy.Site.ours(server) {
 			d.answerProxy(request, policy, dhcpv4.MessageTypeAck, atBootPort)
 			return d
 		}
@@ -52,7 +52,7 @@ func (d *Decision) answerProxy(request *dhcpv4.DHCPv4, policy Policy, kind dhcpv
 		d.Reason = "a plain client: addresses are the other DHCP server's"
 		return
 	}
-	reply := newReply(request, policy, kind)
+	reply := newReply(request, d.Server, kind)
 	if kind == dhcpv4.MessageTypeAck {
 		reply.ClientIPAddr = request.ClientIPAddr
 	}
@@ -87,7 +87,7 @@ func (d *Decision) fitProxy(reply *dhcpv4.DHCPv4, policy Policy, atBootPort bool
 		// count even so, unless the proxy's have a higher priority, encapsulated option 1 (iPXE's settings: src/core/settings.c).
 		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(optionIPXE), []byte{1, 1, 100, endOption}))
 		reply.UpdateOption(dhcpv4.OptClassIdentifier("PXEClient"))
-		reply.ServerIPAddr = policy.Site.Server.AsSlice()
+		reply.ServerIPAddr = d.Server.AsSlice()
 		if url := reply.BootFileNameOption(); len(url) < headerFile {
 			reply.BootFileName = url
 		}
@@ -125,15 +125,19 @@ func (s *dhcp) serveBootPort(ctx context.Context, conn *net.UDPConn) error {
 // handleBootPort answers to where the request came from: the client has its address by now.
 func (s *dhcp) handleBootPort(conn *net.UDPConn, packet []byte, request *dhcpv4.DHCPv4, from netip.AddrPort) {
 	d := decideProxy(request, s.policy, true)
-	if !d.Address.IsValid() && s.policy.Site.Subnet.Contains(from.Addr().Unmap()) {
+	if _, near := s.policy.Site.subnet(from.Addr().Unmap()); near && !d.Address.IsValid() {
 		d.Address = from.Addr().Unmap()
 	}
-	s.past.note(portBoot, packet, request, d, from, false)
+	var answer []byte
+	if d.Reply != nil {
+		answer = encode(d.Reply)
+	}
+	s.past.note(portBoot, packet, request, d, answer, from, false)
 	s.tell(request, d, "pxe")
 	if d.Reply == nil {
 		return
 	}
-	if _, err := conn.WriteToUDPAddrPort(encode(d.Reply), from); err != nil {
+	if _, err := conn.WriteToUDPAddrPort(answer, from); err != nil {
 		s.log.Error("pxe: cannot answer", "mac", request.ClientHWAddr, "to", from, "error", err)
 	}
 }

@@ -6,13 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"strconv"
 	"time"
 
+	"github.com/slipway-os/slipway/builder/kv"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -50,6 +49,14 @@ func (s *Site) fixed(next *Site) error {
 			return fmt.Errorf("%s is %v now and was %v: %w", c.what, c.has, c.had, ErrNeedsRestart)
 		}
 	}
+	if len(s.Further) != len(next.Further) {
+		return fmt.Errorf("provisioning.subnets has %d further subnets now and had %d: %w", len(next.Further), len(s.Further), ErrNeedsRestart)
+	}
+	for i, n := range s.Further {
+		if o := next.Further[i]; n.Prefix != o.Prefix || n.Server != o.Server {
+			return fmt.Errorf("provisioning.subnets has %s with server %s where it had %s with %s: %w", o.Prefix, o.Server, n.Prefix, n.Server, ErrNeedsRestart)
+		}
+	}
 	return nil
 }
 
@@ -66,6 +73,7 @@ func (s *Server) Change(ctx context.Context, c Change) error {
 	if err != nil {
 		return err
 	}
+	s.warnUnsigned(files)
 	next := s.makeLive(c, files)
 	if err := s.leases.serve(c.Site); err != nil {
 		s.config.Log.Warn("leases that the document has overtaken are still on disk", "error", err) // the next start drops them
@@ -81,13 +89,13 @@ func (s *Server) Change(ctx context.Context, c Change) error {
 func (s *Server) makeLive(c Change, files *artifacts) *live {
 	own := &claims{store: s.claims.store, policy: c.Policy, log: s.claims.log}
 	h := &handler{
-		site: c.Site, base: s.Base(), artifacts: files, states: s.states, config: c.NodeConfig, log: s.config.Log,
-		reports: s.reports, told: s.config.Told, now: s.config.Now, claims: own, leases: s.leases, machines: s.machines,
+		site: c.Site, port: s.config.HTTPPort, artifacts: files, states: s.states, config: c.NodeConfig, log: s.config.Log,
+		reports: s.reports, told: s.config.Told, now: s.config.Now, claims: own, leases: s.leases, machines: s.machines, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
 		h.secure = bootspec.Secure{
 			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
-			URL: "https://" + net.JoinHostPort(c.Site.Server.String(), strconv.Itoa(secure.Port)),
+			URL: secureURL(c.Site.Server, secure.Port),
 		}
 	}
 	plain := h.routes()
@@ -189,8 +197,8 @@ func Machines(ctx context.Context, stateDir string) (out []Discovered, err error
 	}
 	err = askServer(ctx, stateDir, http.MethodGet, "/machines", nil, &out)
 	if notRunning(err) {
-		err = withStore(stateDir, func(_ *store, c *claims) error {
-			m, err := openMachines(c.store, time.Now, slog.New(slog.DiscardHandler))
+		err = withStore(stateDir, func(entries kv.Store) error {
+			m, err := openMachines(entries, time.Now, slog.New(slog.DiscardHandler))
 			if err == nil {
 				out = m.all()
 			}
@@ -207,11 +215,17 @@ func Machines(ctx context.Context, stateDir string) (out []Discovered, err error
 func (s *states) serve(site *Site) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := s.sorted()
-	s.byMAC, s.site = map[string]*NodeStatus{}, site
-	s.take(all, site)
-	for _, n := range s.byMAC {
+	s.site = site
+	for mac, n := range s.byMAC {
+		if !s.adopt(n) {
+			delete(s.byMAC, mac)
+			s.dirty[mac] = s.shared == nil
+			continue
+		}
 		s.note(n)
+	}
+	for _, m := range site.Machines {
+		s.node(m.MAC.String())
 	}
 }
 
@@ -228,11 +242,22 @@ func (h *history) serve(site *Site) {
 	h.site = site
 }
 
-// serve takes another document's pool. Leases that it has overtaken end: the addresses are others' now.
-func (l *leases) serve(site *Site) error {
+// serve takes another document's pools.
+func (p pools) serve(site *Site) error {
+	var all error
+	for _, n := range site.subnets() {
+		if l := p.of(n.Prefix.Addr()); l != nil {
+			all = errors.Join(all, l.serve(site, n))
+		}
+	}
+	return all
+}
+
+// serve takes another document's pool of the subnet. Leases that it has overtaken end: the addresses are others' now.
+func (l *leases) serve(site *Site, subnet Subnet) error {
 	l.mu.Lock()
-	l.pool, l.never = site.Pool, reserved(site)
-	l.fresh, l.again = site.Pool.First, freed{}
+	l.pool, l.never = subnet.Pool, reserved(site, subnet)
+	l.fresh, l.again = subnet.Pool.First, freed{}
 	var ended []netip.Addr
 	for a, lease := range l.held {
 		if !l.pool.Contains(a) || l.never[a] {
@@ -242,7 +267,7 @@ func (l *leases) serve(site *Site) error {
 		}
 	}
 	var saved <-chan error
-	if len(ended) > 0 {
+	if len(ended) > 0 && l.shared == nil { // other servers may have the document of before
 		saved = l.save(ended...)
 	}
 	l.mu.Unlock()

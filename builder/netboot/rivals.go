@@ -40,6 +40,7 @@ type rivals struct {
 	site *Site
 	now  func() time.Time
 	log  *slog.Logger
+	ours *sisters // other boot servers of this site: none of them is a rival
 
 	mu        sync.Mutex
 	byAddress map[netip.Addr]*Rival
@@ -49,7 +50,7 @@ type rivals struct {
 
 // saw notes another server.
 func (r *rivals) saw(server netip.Addr, mac, what string) {
-	if r == nil || !server.IsValid() || server == r.site.Server {
+	if r == nil || !server.IsValid() || r.site.ours(server) || r.ours.is(server) {
 		return
 	}
 	r.mu.Lock()
@@ -93,7 +94,7 @@ func (r *rivals) list() []Rival {
 	defer r.mu.Unlock()
 	var out []Rival
 	for address, rival := range r.byAddress {
-		if r.now().Sub(rival.Last) > rivalStays {
+		if r.now().Sub(rival.Last) > rivalStays || r.ours.is(address) {
 			delete(r.byAddress, address)
 			continue
 		}

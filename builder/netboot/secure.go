@@ -5,7 +5,10 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -45,11 +48,15 @@ func (h *handler) secureRoutes() *http.ServeMux {
 
 // serveSecure says how to reach the server over TLS.
 func (h *handler) serveSecure(w http.ResponseWriter, r *http.Request) {
-	secure := h.secure
-	secure.Discover = h.discovers(r)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(secure)
+	told := h.secure
+	told.Discover = h.discovers(r)
+	told.URL = h.secureURL(r)
+	if h.others != nil {
+		told.Others = h.others()
+	}
+	_ = json.NewEncoder(w).Encode(told)
 }
 
 // refuseConfig answers agents of earlier versions.
@@ -141,4 +148,32 @@ func claimantKey(r *http.Request) string {
 		return ""
 	}
 	return bootspec.Fingerprint(public)
+}
+
+// secureURL is where the server answers over TLS.
+func secureURL(server netip.Addr, port int) string {
+	return "https://" + netip.AddrPortFrom(server, uint16(port)).String()
+}
+
+// secureURL is that at the address which a client has reached.
+func (h *handler) secureURL(r *http.Request) string {
+	if u, err := url.Parse(h.secure.URL); err == nil {
+		if port, err := netip.ParseAddrPort(u.Host); err == nil {
+			return secureURL(h.reached(r), int(port.Port()))
+		}
+	}
+	return h.secure.URL
+}
+
+// baseFor is the base URL at the address which a client has reached.
+func (h *handler) baseFor(r *http.Request) string { return baseURL(h.reached(r), h.port) }
+
+// reached is our own address that a request came to.
+func (h *handler) reached(r *http.Request) netip.Addr {
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		if at, err := netip.ParseAddrPort(local.String()); err == nil && h.site.ours(at.Addr().Unmap()) {
+			return at.Addr().Unmap()
+		}
+	}
+	return h.site.Server
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,10 +32,15 @@ type Config struct {
 	// NodeConfig renders a node's configuration. It is called for each claim, perhaps at the same time.
 	NodeConfig func(node string) ([]byte, error)
 	// Secure is how configurations are given out; nil: none is.
-	Secure    *Secure
-	Interface string // empty: the one that has the server's address
-	HTTPPort  int    // 0: bootspec.DefaultHTTPPort
-	StateDir  string // folder for node states and leases; empty: kept in memory only
+	Secure *Secure
+	// Interfaces to serve on; empty: those that have the server's addresses.
+	Interfaces []string
+	HTTPPort   int    // 0: bootspec.DefaultHTTPPort
+	StateDir   string // folder for node states and leases; empty: kept in memory only
+	// Store is where node states, leases and claims are kept instead, by several boot servers of one site, each with an address of its
+	// own; nil: in StateDir. The server closes it. StoreName is it in words.
+	Store     kv.Shared
+	StoreName string
 	Log       *slog.Logger
 	Now       func() time.Time
 	// Told is the time that nodes set their clocks by; nil: Now.
@@ -54,7 +58,7 @@ type Server struct {
 	config   Config
 	live     atomic.Pointer[live]
 	states   *states
-	leases   *leases
+	leases   pools
 	sockets  *sockets
 	store    *store       // nil: states are in memory only
 	entries  kv.Store     // nil without a store
@@ -63,6 +67,7 @@ type Server struct {
 	past     *history
 	rivals   *rivals
 	claims   *claims
+	sisters  *sisters // nil: this server is alone
 	machines *machines
 	reports  *reportLimit
 	pages    http.Handler
@@ -93,9 +98,15 @@ func New(c Config) (*Server, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if err := errors.Join(c.Site.check(), c.Site.cannotDiscover(c.Secure != nil)); err != nil {
+		c.closeStore()
 		return nil, err
 	}
 	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}, reports: &reportLimit{now: c.Now}}
+	if c.Store != nil {
+		s.sisters = newSisters(c.Store, c.Site.Server, c.Now, c.Log)
+		s.rivals.ours = s.sisters
+		s.entries = c.Store
+	}
 	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
@@ -110,21 +121,21 @@ func (s *Server) open() (err error) {
 	if c.Secure != nil {
 		securePort = c.Secure.Port
 	}
-	if s.sockets, err = bind(c.Interface, c.Site, c.HTTPPort, securePort); err != nil {
+	if s.sockets, err = bind(c.Interfaces, c.Site, c.HTTPPort, securePort); err != nil {
 		return err
 	}
 	if c.StateDir != "" {
 		if s.store, err = openStore(c.StateDir); err != nil {
 			return err
 		}
-		if s.entries, err = s.store.entries(); err != nil {
+		if err = s.openEntries(); err != nil {
 			return err
 		}
 		if s.control, err = listenControl(s.store); err != nil {
 			return err
 		}
 	}
-	if s.states, err = openStates(s.store, c.Site, c.Now, c.Log, c.Changed); err != nil {
+	if s.states, err = openStates(s.entries, c.Site, c.Now, c.Log, c.Changed); err != nil {
 		return err
 	}
 	s.states.answers = &s.traffic.answers
@@ -132,7 +143,7 @@ func (s *Server) open() (err error) {
 	if s.entries == nil {
 		s.claims.store = &memory{}
 	}
-	if s.leases, err = openLeases(s.entries, c.Site, c.Now); err != nil {
+	if s.leases, err = openPools(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
 	if s.machines, err = openMachines(s.entries, c.Now, c.Log); err != nil {
@@ -142,6 +153,7 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return err
 	}
+	s.warnUnsigned(files)
 	if c.Pages != nil {
 		s.pages = c.Pages(s)
 	}
@@ -151,6 +163,28 @@ func (s *Server) open() (err error) {
 	}
 	s.live.Store(s.makeLive(first, files))
 	return nil
+}
+
+// warnUnsigned says which images machines will refuse to install.
+func (s *Server) warnUnsigned(files *artifacts) {
+	for _, cause := range files.refused {
+		s.config.Log.Warn("machines boot this image, and refuse to install it: sign it (slipway sign), and have this server reload", "cause", cause)
+	}
+}
+
+// openEntries opens what the state folder keeps, unless that is kept elsewhere.
+func (s *Server) openEntries() (err error) {
+	if s.config.Store != nil {
+		return s.store.elsewhere(s.config.StoreName)
+	}
+	s.entries, err = s.store.entries()
+	return err
+}
+
+func (c Config) closeStore() {
+	if c.Store != nil {
+		c.Store.Close()
+	}
 }
 
 // Close closes what New opened. Run does it by itself.
@@ -173,7 +207,7 @@ func (s *Server) Nodes() []NodeStatus { return s.states.all() }
 
 // Base is the base URL of the HTTP server.
 func (s *Server) Base() string {
-	return "http://" + net.JoinHostPort(s.config.Site.Server.String(), strconv.Itoa(s.config.HTTPPort))
+	return baseURL(s.config.Site.Server, s.config.HTTPPort)
 }
 
 // Run serves until ctx ends or a socket fails for good. All node states are on disk when it returns.
@@ -186,41 +220,45 @@ func (s *Server) Run(ctx context.Context) error {
 		s.states.keep(keeping)
 	}()
 	defer func() { stop(); <-kept }()
+	if s.sisters != nil {
+		if err := s.sisters.meet(s.sockets.wires[0].link.HardwareAddr.String()); err != nil {
+			return err
+		}
+		var others sync.WaitGroup
+		ctx, leave := context.WithCancel(ctx)
+		for _, work := range []func(context.Context){s.sisters.serve, s.states.follow, s.leases.follow} {
+			others.Go(func() { work(ctx) })
+		}
+		defer func() { leave(); others.Wait() }()
+	}
 	return s.serve(ctx)
 }
 
 func (s *Server) serve(ctx context.Context) error {
-	site, log, link := s.config.Site, s.config.Log, s.sockets.link
-	image := func(role, arch string) string { return s.live.Load().artifacts.uki[imageKey{role, arch}] }
-	loader := func(role string) string { return s.live.Load().artifacts.bios[role] }
-	d := &dhcp{
-		policy: Policy{Site: site, HTTPBase: s.Base(), Image: image, BIOSLoader: loader, Lease: s.leases.propose, BootFrom: s.states.bootFrom, MTU: link.MTU},
-		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, log: log, link: link.Index, conn: s.sockets.dhcp,
-		site: func() *Site { return s.live.Load().site },
-	}
-	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders})
+	site, log := s.config.Site, s.config.Log
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.serve(ctx) })
-	if s.sockets.secure != nil {
-		listener := tls.NewListener(s.sockets.secure, s.config.Secure.tlsConfig())
+	for _, w := range s.sockets.wires {
+		group.Go(func() error { return s.serveWire(ctx, w) })
+	}
+	for _, listener := range s.sockets.secure {
+		listener := tls.NewListener(listener, s.config.Secure.tlsConfig())
 		group.Go(func() error {
 			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
 		})
 	}
-	group.Go(func() error { s.rivals.watch(ctx, link); return nil })
-	if s.sockets.boot != nil {
-		group.Go(func() error { return d.serveBootPort(ctx, s.sockets.boot) })
+	for _, listener := range s.sockets.http {
+		group.Go(func() error {
+			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
+		})
 	}
-	group.Go(func() error {
-		return serveHTTP(ctx, s.sockets.http, s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
-	})
 	if s.control != nil {
 		group.Go(func() error {
 			return serveHTTP(ctx, s.control, s.now(func(l *live) http.Handler { return l.orders }), log)
 		})
 	}
-	group.Go(func() error { return t.Serve(ctx, s.sockets.tftp, s.sockets.transfer) })
-	log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", link.Name, "address", site.Server, "http", s.Base())
+	for _, w := range s.sockets.wires {
+		log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", w.link.Name, "address", w.servers[0], "http", baseURL(w.servers[0], s.config.HTTPPort))
+	}
 	return group.Wait()
 }
 

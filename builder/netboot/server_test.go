@@ -23,7 +23,7 @@ import (
 )
 
 // configFor is a boot server's configuration for the lab, with images baked into a folder of the test's.
-func configFor(t *testing.T, log *journal) Config {
+func configFor(t testing.TB, log *journal) Config {
 	t.Helper()
 	images := t.TempDir()
 	bake(t, images, "worker", "0.1.0", "amd64")
@@ -31,14 +31,14 @@ func configFor(t *testing.T, log *journal) Config {
 	authority, own := securetest.Certificate(t)
 	return Config{
 		Secure: &Secure{Authority: authority, Certificate: func() (*tls.Certificate, error) { return own, nil }},
-		Site:   lab(t), Artifacts: images, StateDir: filepath.Join(t.TempDir(), "state"), Interface: serverLink,
+		Site:   lab(t), Artifacts: images, StateDir: filepath.Join(t.TempDir(), "state"), Interfaces: []string{serverLink},
 		NodeConfig: func(node string) ([]byte, error) { return []byte(secret + " of " + node), nil },
 		Log:        slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
 
 // run runs a boot server until stop is called.
-func run(t *testing.T, c Config) (s *Server, stop func()) {
+func run(t testing.TB, c Config) (s *Server, stop func()) {
 	t.Helper()
 	s, err := New(c)
 	must(t, err)
@@ -143,7 +143,7 @@ func TestBoot(t *testing.T) {
 		t.Errorf("%d boots, the newest: %s", len(s.Nodes()[1].Boots), got)
 	}
 	stop()
-	states, err := os.ReadFile(filepath.Join(config.StateDir, nodesFile))
+	states, err := os.ReadFile(filepath.Join(config.StateDir, entriesFile))
 	must(t, err)
 	if all := log.String() + string(states); strings.Contains(all, secret) {
 		t.Errorf("a configuration is in the log or in the states:\n%s", all)
@@ -161,7 +161,7 @@ func sameFile(t *testing.T, got, want string) {
 	}
 }
 
-func waitFor(t *testing.T, what func() bool) {
+func waitFor(t testing.TB, what func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !what(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -232,11 +232,11 @@ func TestCannotStart(t *testing.T) {
 	t.Run("interface", func(t *testing.T) {
 		network(t)
 		c := configFor(t, &journal{})
-		c.Interface = "eno7"
+		c.Interfaces = []string{"eno7"}
 		fails(t, c, "cannot serve on eno7: there is no such interface", "br0", "lo")
-		c.Interface = "lo"
+		c.Interfaces = []string{"lo"}
 		fails(t, c, "cannot serve on lo: it lacks the server's address", "ip address add 10.1.0.1/24 dev lo")
-		c.Interface = ""
+		c.Interfaces = nil
 		s, err := New(c)
 		must(t, err)
 		s.Close()

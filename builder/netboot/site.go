@@ -3,7 +3,7 @@
 //
 // What to answer is decided by pure functions (Decide); the sockets around them are thin. It serves artifacts that are
 // finished and node configurations that its caller renders; it makes neither. It is not a general DHCP server: it serves
-// the provisioning subnet of one site.
+// the provisioning subnets of one site.
 //
 // Words: a machine is what has a MAC address and asks; a node is a machine of the cluster document. An event is a step of
 // a boot (bootspec.Event); a boot is what lies between two power-ons.
@@ -25,6 +25,8 @@ type Site struct {
 	Gateway netip.Addr   // zero: none
 	DNS     []netip.Addr
 	Pool    Pool // for machines that aren't in the document
+	// Further are the other subnets where machines boot.
+	Further []Subnet
 	// Proxy: another DHCP server gives the addresses; this one says only what to boot (proxyDHCP).
 	Proxy bool
 	// ServeUnknown: machines outside the document get an address from the pool (never a configuration).
@@ -41,8 +43,10 @@ type Machine struct {
 	Name    string
 	Role    string
 	MAC     net.HardwareAddr
-	Address netip.Addr // reserved for it in the provisioning subnet
-	Install bool       // it installs itself to disk
+	Address netip.Addr // reserved for it in the subnet that it boots in
+	// Others are its further addresses: it may be heard from there once it has its configuration.
+	Others  []netip.Addr
+	Install bool // it installs itself to disk
 	// UUID and Serial are what the machine's SMBIOS must say before it gets its configuration; empty: whatever it says.
 	UUID, Serial string
 }
@@ -107,9 +111,25 @@ func (s *Site) check() error {
 		return fmt.Errorf("cannot serve: pool %s-%s is not a range in subnet %s", p.First, p.Last, s.Subnet)
 	}
 	seen := map[string]string{s.Server.String(): "the server"}
+	for i, n := range s.Further {
+		if !n.Prefix.IsValid() || !n.Prefix.Addr().Is4() || n.Server.IsValid() && !n.Prefix.Contains(n.Server) {
+			return fmt.Errorf("cannot serve: server address %s is not in subnet %s", n.Server, n.Prefix)
+		}
+		if p := n.Pool; p != (Pool{}) && (!n.Prefix.Contains(p.First) || !n.Prefix.Contains(p.Last) || p.Last.Less(p.First)) {
+			return fmt.Errorf("cannot serve: pool %s-%s is not a range in subnet %s", p.First, p.Last, n.Prefix)
+		}
+		for _, other := range s.subnets()[:i+1] {
+			if other.Prefix.Overlaps(n.Prefix) {
+				return fmt.Errorf("cannot serve: subnets %s and %s overlap", other.Prefix, n.Prefix)
+			}
+		}
+		if n.Server.IsValid() {
+			seen[n.Server.String()] = "the server"
+		}
+	}
 	for _, m := range s.Machines {
-		if len(m.MAC) != 6 || !s.Subnet.Contains(m.Address) {
-			return fmt.Errorf("cannot serve %s: needs a MAC address and an address in %s", m.Name, s.Subnet)
+		if _, ok := s.subnet(m.Address); len(m.MAC) != 6 || !ok {
+			return fmt.Errorf("cannot serve %s: needs a MAC address and an address in %s", m.Name, s.where())
 		}
 		for _, key := range []string{m.MAC.String(), m.Address.String()} {
 			if other, twice := seen[key]; twice {
@@ -119,4 +139,12 @@ func (s *Site) check() error {
 		}
 	}
 	return nil
+}
+
+// where names the subnets, for people.
+func (s *Site) where() string {
+	if len(s.Further) == 0 {
+		return s.Subnet.String()
+	}
+	return "one of the subnets"
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -23,69 +22,61 @@ const (
 	portTFTP = 69
 )
 
-// sockets are the server's, bound to one interface.
+// sockets are the server's: those for UDP on each interface, those for TCP at each of its addresses.
 type sockets struct {
-	link   *net.Interface
-	server netip.Addr
-	dhcp   *net.UDPConn
-	boot   *net.UDPConn // nil: not a proxy
-	tftp   *net.UDPConn
-	http   net.Listener
-	secure net.Listener // nil: no TLS
-	open   []io.Closer
+	wires  []*wire
+	http   []net.Listener
+	secure []net.Listener // none: no TLS
 }
 
-// bind finds the interface and binds every socket (securePort 0: none for TLS), or says why not and what to do.
-func bind(name string, site *Site, httpPort, securePort int) (*sockets, error) {
-	server := site.Server
-	link, err := findInterface(name, netip.PrefixFrom(server, site.Subnet.Bits()))
+// bind finds the interfaces and binds every socket (securePort 0: none for TLS), or says why not and what to do.
+func bind(names []string, site *Site, httpPort, securePort int) (*sockets, error) {
+	wires, err := findWires(names, site)
 	if err != nil {
 		return nil, err
 	}
-	s := &sockets{link: link, server: server}
-	if s.dhcp, err = listenUDP(link.Name, netip.AddrPortFrom(netip.IPv4Unspecified(), portDHCP)); err != nil {
-		return nil, explain("DHCP", "udp", portDHCP, err)
-	}
-	s.open = append(s.open, s.dhcp)
-	if site.Proxy {
-		if s.boot, err = listenUDP(link.Name, netip.AddrPortFrom(server, portBoot)); err != nil {
-			s.close()
-			return nil, explain("proxyDHCP", "udp", portBoot, err)
-		}
-		s.open = append(s.open, s.boot)
-	}
-	if s.tftp, err = listenUDP(link.Name, netip.AddrPortFrom(server, portTFTP)); err != nil {
+	s := &sockets{wires: wires}
+	if err := s.open(site, httpPort, securePort); err != nil {
 		s.close()
-		return nil, explain("TFTP", "udp", portTFTP, err)
-	}
-	s.open = append(s.open, s.tftp)
-	if s.http, err = net.Listen("tcp", netip.AddrPortFrom(server, uint16(httpPort)).String()); err != nil {
-		s.close()
-		return nil, explain("HTTP", "tcp", httpPort, err)
-	}
-	s.open = append(s.open, s.http)
-	if securePort != 0 {
-		if s.secure, err = net.Listen("tcp", netip.AddrPortFrom(server, uint16(securePort)).String()); err != nil {
-			s.close()
-			return nil, explain("HTTPS", "tcp", securePort, err)
-		}
-		s.open = append(s.open, s.secure)
+		return nil, err
 	}
 	return s, nil
+}
+
+func (s *sockets) open(site *Site, httpPort, securePort int) error {
+	for _, w := range s.wires {
+		if err := w.open(site.Proxy); err != nil {
+			return err
+		}
+	}
+	for _, server := range site.servers() {
+		plain, err := net.Listen("tcp", netip.AddrPortFrom(server, uint16(httpPort)).String())
+		if err != nil {
+			return explain("HTTP", "tcp", httpPort, err)
+		}
+		s.http = append(s.http, plain)
+		if securePort == 0 {
+			continue
+		}
+		secure, err := net.Listen("tcp", netip.AddrPortFrom(server, uint16(securePort)).String())
+		if err != nil {
+			return explain("HTTPS", "tcp", securePort, err)
+		}
+		s.secure = append(s.secure, secure)
+	}
+	return nil
 }
 
 func (s *sockets) close() {
 	if s == nil {
 		return
 	}
-	for _, c := range s.open {
-		c.Close()
+	for _, w := range s.wires {
+		w.close()
 	}
-}
-
-// transfer opens the socket of one TFTP transfer.
-func (s *sockets) transfer() (*net.UDPConn, error) {
-	return listenUDP(s.link.Name, netip.AddrPortFrom(s.server, 0))
+	for _, l := range append(s.http, s.secure...) {
+		l.Close()
+	}
 }
 
 // listenUDP binds a UDP socket to an interface, allowed to broadcast.
@@ -106,6 +97,21 @@ func listenUDP(link string, at netip.AddrPort) (*net.UDPConn, error) {
 		return nil, err
 	}
 	return conn.(*net.UDPConn), nil
+}
+
+// roomBytes is what the kernel may keep of requests that were not read yet: some thousand machines that are switched on together.
+const roomBytes = 8 << 20
+
+// roomy has the kernel keep more than its default. Without CAP_NET_ADMIN it keeps what net.core.rmem_max allows.
+func roomy(conn *net.UDPConn) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, roomBytes) })
+	if err != nil {
+		_ = conn.SetReadBuffer(roomBytes)
+	}
 }
 
 // findInterface finds the interface by name, and makes sure it has the server's address; without a name it finds the one

@@ -6,74 +6,96 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/slipway-os/slipway/builder/kv"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 // seenSaved is how late a change that is no event (a machine was seen again) may reach the disk.
 const seenSaved = 2 * time.Second
 
-// states keeps NodeStatus by MAC address. Changes happen in memory and never wait for the disk; keep writes them.
+// states keeps NodeStatus by MAC address. Changes happen in memory and never wait for the disk; keep writes them, each machine's
+// as an entry of its own.
 type states struct {
 	mu      sync.Mutex
 	site    *Site
-	store   *store // nil: only in memory
+	entries kv.Store // nil: only in memory
 	now     func() time.Time
 	log     *slog.Logger
 	byMAC   map[string]*NodeStatus
 	changed func(NodeStatus) // may be nil; called with the lock held, must not block
 	answers *atomic.Int64    // counts the answers to machines; may be nil
 
-	changes int           // so far
-	tried   int           // of these, those that were written or failed to be
-	failing bool          // the last write failed
-	wake    chan struct{} // an event waits to be written
-	written chan struct{} // closed and renewed after each try
+	shared  kv.Shared         // entries, if other servers use them too; else nil
+	stored  map[string]*known // of shared entries: what the store is known to have
+	dirty   map[string]bool   // MAC addresses of entries that differ from what is on disk
+	changes int               // so far
+	tried   int               // of these, those that were written or failed to be
+	failed  error             // how the last write ended
+	wake    chan struct{}     // an event waits to be written
+	written chan struct{}     // closed and renewed after each try
 }
 
-// openStates reads the file of an earlier run and adds the site's machines.
-func openStates(store *store, site *Site, now func() time.Time, log *slog.Logger, changed func(NodeStatus)) (*states, error) {
-	var earlier []NodeStatus
-	if store != nil {
-		if err := store.read(nodesFile, &earlier); err != nil {
+// openStates reads the entries of an earlier run and adds the site's machines.
+func openStates(entries kv.Store, site *Site, now func() time.Time, log *slog.Logger, changed func(NodeStatus)) (*states, error) {
+	s := &states{
+		site: site, entries: entries, now: now, log: log, changed: changed,
+		byMAC: map[string]*NodeStatus{}, dirty: map[string]bool{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
+		stored: map[string]*known{},
+	}
+	s.shared, _ = entries.(kv.Shared)
+	if entries != nil {
+		list, err := entries.List(stateKey)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.take(list); err != nil {
 			return nil, err
 		}
 	}
-	s := &states{
-		site: site, store: store, now: now, log: log, changed: changed,
-		byMAC: map[string]*NodeStatus{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
+	for _, m := range site.Machines {
+		s.node(m.MAC.String())
 	}
-	s.take(earlier, site)
 	return s, nil
 }
 
-// take begins with what was known. Who is a node is the document's to say; it may have changed since.
-func (s *states) take(earlier []NodeStatus, site *Site) {
-	for _, n := range earlier {
-		mac, err := net.ParseMAC(n.MAC)
-		if err != nil || len(mac) != 6 {
-			continue
+// take begins with what was known.
+func (s *states) take(list []kv.Entry) error {
+	for _, e := range list {
+		n, version, err := decodeState(e)
+		if err != nil {
+			return err
 		}
-		m, known := site.machine(mac)
-		if n.Name != m.Name {
-			n.BootFrom, n.Claim = FromNetwork, nil // what it has on its disk is another node
-		}
-		if known || site.ListUnknown {
-			n.MAC, n.Name, n.Role = mac.String(), m.Name, m.Role
+		if s.adopt(&n) {
 			s.byMAC[n.MAC] = &n
+			s.knownOf(n.MAC).is(e.Value, version)
+		} else if s.shared == nil {
+			s.dirty[n.MAC] = true // nobody asks for it any more
 		}
 	}
-	for _, m := range site.Machines {
-		n := s.node(m.MAC.String())
-		n.Name, n.Role = m.Name, m.Role
-		if !site.Proxy || n.Address == "" {
-			n.Address = m.Address.String()
-		}
+	return nil
+}
+
+// adopt makes a stored status one of this server's, and says whether it is. Who is a node is the document's to say; it may have changed.
+func (s *states) adopt(n *NodeStatus) bool {
+	mac, err := net.ParseMAC(n.MAC)
+	if err != nil || len(mac) != 6 {
+		return false
 	}
+	m, is := s.site.machine(mac)
+	if n.Name != m.Name {
+		n.BootFrom, n.Claim = FromNetwork, nil // what it has on its disk is another node
+	}
+	n.MAC, n.Name, n.Role = mac.String(), m.Name, m.Role
+	if is && (!s.site.Proxy || n.Address == "") {
+		n.Address = m.Address.String()
+	}
+	return is || s.site.ListUnknown
 }
 
 // node finds or makes a machine's status. One unknown machine too many drives out the one that wasn't seen longest.
@@ -82,24 +104,30 @@ func (s *states) node(mac string) *NodeStatus {
 	if n == nil {
 		s.makeRoom()
 		n = &NodeStatus{MAC: mac, State: unseen}
+		s.adopt(n)
 		s.byMAC[mac] = n
 	}
 	return n
 }
 
+// makeRoom drives out a few at once, so that a flood of new machines doesn't have all looked through for each.
 func (s *states) makeRoom() {
-	var oldest *NodeStatus
-	unknown := 0
+	if len(s.byMAC) < len(s.site.Machines)+maxUnknown {
+		return
+	}
+	var unknown []*NodeStatus
 	for _, n := range s.byMAC {
-		if n.Name != "" {
-			continue
-		}
-		if unknown++; oldest == nil || n.LastSeen.Before(oldest.LastSeen) {
-			oldest = n
+		if n.Name == "" {
+			unknown = append(unknown, n)
 		}
 	}
-	if unknown >= maxUnknown {
-		delete(s.byMAC, oldest.MAC)
+	if len(unknown) < maxUnknown {
+		return
+	}
+	slices.SortFunc(unknown, func(a, b *NodeStatus) int { return a.LastSeen.Compare(b.LastSeen) })
+	for _, n := range unknown[:len(unknown)-maxUnknown+1+maxUnknown/16] {
+		delete(s.byMAC, n.MAC)
+		s.dirty[n.MAC] = true
 	}
 }
 
@@ -110,16 +138,17 @@ func (s *states) seen(mac, address, answer string) bool {
 	if s.answers != nil {
 		s.answers.Add(1)
 	}
-	n := s.node(mac)
-	if n.State == unseen {
-		n.State = seen
-	}
+	n, at := s.node(mac), s.now()
 	if address != "" && n.Address != address {
 		s.move(n, address)
 	}
 	other := n.Last != answer
-	n.Last = answer
-	n.LastSeen = s.now()
+	s.edit(n, func(n *NodeStatus) {
+		if n.State == unseen {
+			n.State = seen
+		}
+		n.Last, n.LastSeen = answer, at
+	})
 	s.noteLater(n)
 	return other
 }
@@ -128,15 +157,16 @@ func (s *states) seen(mac, address, answer string) bool {
 func (s *states) move(n *NodeStatus, address string) {
 	for _, other := range s.byMAC {
 		if other.Address == address {
-			other.Address = ""
+			s.edit(other, func(n *NodeStatus) { n.Address = "" })
+			s.dirty[other.MAC] = true
 		}
 	}
-	n.Address = address
+	s.edit(n, func(n *NodeStatus) { n.Address = address })
 }
 
-// at says whether a machine is at an address: its own, and beside another DHCP server also the one which that gave it.
+// at says whether a machine is at an address: its own ones, and beside another DHCP server also the one which that gave it.
 func (s *states) at(m Machine, address netip.Addr) bool {
-	if m.Address == address {
+	if m.Address == address || slices.Contains(m.Others, address) {
 		return true
 	}
 	s.mu.Lock()
@@ -147,32 +177,32 @@ func (s *states) at(m Machine, address netip.Addr) bool {
 
 // offered notes an offer to a machine's firmware.
 func (s *states) offered(mac, detail string) {
-	s.change(mac, func(n *NodeStatus) {
-		n.offered(EventRecord{Event: bootspec.EventOffer, Time: s.now(), Detail: detail})
-	})
+	at := s.now()
+	s.change(mac, func(n *NodeStatus) { n.offered(EventRecord{Event: bootspec.EventOffer, Time: at, Detail: detail}) })
 }
 
 // record adds an event the server itself has seen.
 func (s *states) record(mac string, event bootspec.Event, detail string) {
-	s.change(mac, func(n *NodeStatus) {
-		n.add(n.newest(), EventRecord{Event: event, Time: s.now(), Detail: detail})
-	})
+	at := s.now()
+	s.change(mac, func(n *NodeStatus) { n.add(n.newest(), EventRecord{Event: event, Time: at, Detail: detail}) })
 }
 
 // claimed notes that a machine has its configuration.
 func (s *states) claimed(mac string, claim Claimed) {
+	at := s.now()
 	s.change(mac, func(n *NodeStatus) {
 		c := n.claims()
 		c.Armed, c.Last, c.From = false, claim.Time, claim.From.String()
-		n.add(n.newest(), EventRecord{Event: bootspec.EventConfigClaimed, Time: s.now(), Detail: "by " + claim.From.String()})
+		n.add(n.newest(), EventRecord{Event: bootspec.EventConfigClaimed, Time: at, Detail: "by " + claim.From.String()})
 	})
 }
 
 // refused notes a claim that was refused.
 func (s *states) refused(mac, from string) {
+	at := s.now()
 	s.change(mac, func(n *NodeStatus) {
 		c := n.claims()
-		c.Refused, c.LastRefused, c.RefusedFrom = c.Refused+1, s.now(), from
+		c.Refused, c.LastRefused, c.RefusedFrom = c.Refused+1, at, from
 	})
 }
 
@@ -184,8 +214,10 @@ func (s *states) armed(node string) {
 		}
 		s.mu.Lock()
 		n := s.node(m.MAC.String())
-		c := n.claims()
-		c.Armed, c.Refused, c.LastRefused, c.RefusedFrom = true, 0, time.Time{}, ""
+		s.edit(n, func(n *NodeStatus) {
+			c := n.claims()
+			c.Armed, c.Refused, c.LastRefused, c.RefusedFrom = true, 0, time.Time{}, ""
+		})
 		s.note(n)
 		s.mu.Unlock()
 	}
@@ -216,16 +248,19 @@ func (s *states) kernelSent(client netip.Addr, by, name string, size int64) {
 
 // report adds an event a node has reported.
 func (s *states) report(r bootspec.Report) {
-	s.change(r.MAC, func(n *NodeStatus) { n.report(r, s.now()) })
+	at := s.now()
+	s.change(r.MAC, func(n *NodeStatus) { n.report(r, at) })
 }
 
 // change edits a machine's status and has it written soon.
 func (s *states) change(mac string, edit func(*NodeStatus)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.node(mac)
-	edit(n)
-	n.LastSeen = s.now()
+	n, at := s.node(mac), s.now()
+	s.edit(n, func(n *NodeStatus) {
+		edit(n)
+		n.LastSeen = at
+	})
 	s.note(n)
 }
 
@@ -239,7 +274,9 @@ func (s *states) note(n *NodeStatus) {
 }
 
 func (s *states) noteLater(n *NodeStatus) {
+	n.bound()
 	s.changes++
+	s.dirty[n.MAC] = true
 	if s.changed != nil {
 		s.changed(n.clone())
 	}
@@ -276,45 +313,17 @@ func (s *states) keep(ctx context.Context) {
 		case <-s.wake:
 		case <-ticker.C:
 		case <-ctx.Done():
-			s.save()
+			_ = s.save() // it has logged
 			return
 		}
-		s.save()
+		_ = s.save()
 	}
 }
 
-// save writes the changes so far, if there are any. The log says when that begins and when it ceases to fail.
-func (s *states) save() {
-	s.mu.Lock()
-	changes, all := s.changes, []NodeStatus(nil)
-	if changes == s.tried && !s.failing {
-		s.mu.Unlock()
-		return
-	}
-	if s.store != nil {
-		all = s.sorted()
-	}
-	s.mu.Unlock()
-	var err error
-	if s.store != nil {
-		err = s.store.write(nodesFile, all)
-	}
+// settled waits until everything so far was written, or could not be, and says which.
+func (s *states) settled(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case err != nil && !s.failing:
-		s.log.Error("cannot keep node states on disk: they are only in memory until this is mended", "error", err)
-	case err == nil && s.failing:
-		s.log.Info("node states are kept on disk again")
-	}
-	s.tried, s.failing = changes, err != nil
-	close(s.written)
-	s.written = make(chan struct{})
-}
-
-// settled waits until everything so far was written, or could not be.
-func (s *states) settled(ctx context.Context) {
-	s.mu.Lock()
 	want := s.changes
 	for s.tried < want {
 		written := s.written
@@ -322,9 +331,11 @@ func (s *states) settled(ctx context.Context) {
 		select {
 		case <-written:
 		case <-ctx.Done():
-			return
 		}
 		s.mu.Lock()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
-	s.mu.Unlock()
+	return s.failed
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,9 +18,11 @@ import (
 
 // Files in the state folder.
 const (
-	nodesFile   = "nodes.json"
-	entriesFile = "state.db"    // what changes often and must not be forgotten: leases
+	entriesFile = "state.db"    // node states, leases, claims
 	leasesFile  = "leases.json" // leases of earlier versions of this program
+	nodesFile   = "nodes.json"  // node states of earlier versions
+	// elsewhereFile says where those are that servers share, so that nobody begins anew by forgetting to say it.
+	elsewhereFile = "store"
 )
 
 // maxStored bounds a stored file in bytes.
@@ -65,8 +69,23 @@ func (s *store) close() {
 	s.root.Close()
 }
 
+// elsewhere notes that what the folder would keep is kept in another place, which other servers use too.
+func (s *store) elsewhere(place string) error {
+	if _, err := s.root.Stat(entriesFile); err == nil {
+		return fmt.Errorf("cannot keep states in %s: %s has those of a server that was alone (move it away; what it held, claims and leases, is not taken over)", place, filepath.Join(s.dir, entriesFile))
+	}
+	if err := s.create(elsewhereFile, []byte(place+"\n")); err != nil {
+		return fmt.Errorf("cannot write %s: %w", filepath.Join(s.dir, elsewhereFile), err)
+	}
+	return nil
+}
+
 // entries opens what the folder keeps in small entries, and takes over what an earlier version kept in a file.
 func (s *store) entries() (kv.Store, error) {
+	if place, err := s.root.ReadFile(elsewhereFile); err == nil {
+		return nil, fmt.Errorf("cannot keep states in %s: they are in %s (start the boot server with --store, or remove %s to begin without them)",
+			s.dir, strings.TrimSpace(string(place)), filepath.Join(s.dir, elsewhereFile))
+	}
 	entries, err := kv.OpenBolt(s.root, entriesFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot keep states: %w", err)
@@ -77,8 +96,15 @@ func (s *store) entries() (kv.Store, error) {
 	return entries, nil
 }
 
-// takeOver moves leases of an earlier version. The file goes when they are in their new place: a kill on the way repeats it.
+// takeOver moves what an earlier version kept in files.
 func (s *store) takeOver(entries kv.Store) error {
+	if err := s.takeOverLeases(entries); err != nil {
+		return err
+	}
+	return s.takeOverStates(entries)
+}
+
+func (s *store) takeOverLeases(entries kv.Store) error {
 	var earlier []Lease
 	if err := s.read(leasesFile, &earlier); err != nil || earlier == nil {
 		return err
@@ -94,10 +120,36 @@ func (s *store) takeOver(entries kv.Store) error {
 		}
 		changes = append(changes, kv.Put(leaseKey+lease.Address.String(), value))
 	}
-	if err := kv.Commit(entries, changes...); err != nil {
-		return fmt.Errorf("cannot take over %s: %w", leasesFile, err)
+	return s.moved(entries, leasesFile, changes)
+}
+
+func (s *store) takeOverStates(entries kv.Store) error {
+	var earlier []NodeStatus
+	if err := s.read(nodesFile, &earlier); err != nil || earlier == nil {
+		return err
 	}
-	return s.root.Remove(leasesFile)
+	var changes []kv.Change
+	for _, n := range earlier {
+		mac, err := net.ParseMAC(n.MAC)
+		if err != nil || len(mac) != 6 {
+			continue
+		}
+		n.bound()
+		value, err := encodeState(&n, 0)
+		if err != nil {
+			return fmt.Errorf("cannot take over %s: %w", nodesFile, err)
+		}
+		changes = append(changes, kv.Put(stateKey+mac.String(), value))
+	}
+	return s.moved(entries, nodesFile, changes)
+}
+
+// moved keeps entries of a file, which goes when they are in their new place: a kill on the way repeats it.
+func (s *store) moved(entries kv.Store, name string, changes []kv.Change) error {
+	if err := kv.Commit(entries, changes...); err != nil {
+		return fmt.Errorf("cannot take over %s: %w", name, err)
+	}
+	return s.root.Remove(name)
 }
 
 // read reads a stored file; one that isn't there leaves out as it is. A file that can't be read is an error: it is not
@@ -129,26 +181,7 @@ func readJSON(r io.Reader, out any) error {
 	return json.Unmarshal(text, out)
 }
 
-// write replaces a stored file whole: beside, synced, renamed, the folder synced.
-func (s *store) write(name string, content any) error {
-	text, err := json.MarshalIndent(content, "", "  ")
-	if err != nil {
-		return fmt.Errorf("cannot encode %s: %w", name, err)
-	}
-	beside := name + ".new"
-	if err = s.create(beside, append(text, '\n')); err == nil {
-		err = s.root.Rename(beside, name)
-	}
-	if err != nil {
-		_ = s.root.Remove(beside)
-		return fmt.Errorf("cannot write %s: %w", filepath.Join(s.dir, name), err)
-	}
-	if err := s.lock.Sync(); err != nil {
-		return fmt.Errorf("cannot write %s: %w", filepath.Join(s.dir, name), err)
-	}
-	return nil
-}
-
+// create writes a file.
 func (s *store) create(name string, content []byte) error {
 	file, err := s.root.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {

@@ -35,16 +35,16 @@ func (w *writer) bootServer(server string, id *pki.Identity) {
 	if server == "" || id.Boot == nil {
 		return
 	}
-	data, err := json.MarshalIndent(Secure(w.cluster, id), "", "  ")
+	data, err := json.MarshalIndent(Secure(w.cluster, w.node, id), "", "  ")
 	w.keep(err)
 	w.add(bootspec.BootServerDocument, 0o644, append(data, '\n'))
 }
 
-// Secure is how a cluster's boot server is reached over TLS.
-func Secure(c *cluster.Cluster, id *pki.Identity) bootspec.Secure {
+// Secure is how a node reaches its cluster's boot server over TLS.
+func Secure(c *cluster.Cluster, n *cluster.Node, id *pki.Identity) bootspec.Secure {
 	return bootspec.Secure{
 		Version: bootspec.ClaimVersion, Authority: string(id.Boot.PEM()),
-		URL: "https://" + netip.AddrPortFrom(c.Provisioning.Server, bootspec.SecurePort).String(),
+		URL: "https://" + netip.AddrPortFrom(c.BootServer(n), bootspec.SecurePort).String(),
 	}
 }
 

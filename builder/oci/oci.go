@@ -35,6 +35,8 @@ type Image struct {
 	Ports      []string // 53/udp
 	Files      *rootfs.Tree
 	Epoch      int64 // Unix seconds: time of the image and of all files
+	// Zstd compresses what feed writes; nil: Go's encoder does, at its best.
+	Zstd func(w io.Writer, feed func(io.Writer) error) error
 }
 
 // blob is content that is found by its digest.
@@ -86,18 +88,27 @@ func indexOf(manifest v1.Descriptor, reference, tag, arch string) []byte {
 // layer is the compressed layer and the digest of what it unpacks to.
 func (i Image) layer() (blob, digest.Digest, error) {
 	var packed bytes.Buffer
-	z, err := zstd.NewWriter(&packed, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	plain := digest.SHA256.Digester()
+	compress := i.Zstd
+	if compress == nil {
+		compress = inGo
+	}
+	err := compress(&packed, func(w io.Writer) error { return i.Files.WriteTar(io.MultiWriter(w, plain.Hash()), i.Epoch) })
 	if err != nil {
 		return blob{}, "", err
 	}
-	plain := digest.SHA256.Digester()
-	if err := i.Files.WriteTar(io.MultiWriter(z, plain.Hash()), i.Epoch); err != nil {
-		return blob{}, "", err
-	}
-	if err := z.Close(); err != nil {
-		return blob{}, "", err
-	}
 	return newBlob(v1.MediaTypeImageLayerZstd, packed.Bytes()), plain.Digest(), nil
+}
+
+func inGo(w io.Writer, feed func(io.Writer) error) error {
+	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	if err := feed(z); err != nil {
+		return err
+	}
+	return z.Close()
 }
 
 func (i Image) config(layer digest.Digest) v1.Image {

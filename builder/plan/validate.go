@@ -95,7 +95,7 @@ func packageName(s string) error {
 }
 
 func kernelArgument(s string) error {
-	if s == "" || strings.ContainsAny(s, " \t\n\x00") || strings.HasPrefix(s, "slipway.root.") {
+	if s == "" || strings.ContainsAny(s, " \t\n\x00") || strings.HasPrefix(s, "slipway.root.") || strings.HasPrefix(s, "slipway.uki.") {
 		return fmt.Errorf("%q cannot be a kernel argument here", s)
 	}
 	return nil

@@ -32,7 +32,8 @@ const (
 
 var errCPIO = errors.New("not a newc cpio archive")
 
-// readCPIO reads a newc archive (Linux, Documentation/driver-api/early-userspace/buffer-format.rst). Data are parts of it.
+// readCPIO reads newc archives that follow each other, perhaps with zeros between them (Linux,
+// Documentation/driver-api/early-userspace/buffer-format.rst). Data are parts of it.
 func readCPIO(archive []byte) ([]entry, error) {
 	var list []entry
 	for at := 0; ; {
@@ -60,11 +61,18 @@ func readCPIO(archive []byte) ([]entry, error) {
 			name: string(archive[name : name+length-1]), ino: fields[0], mode: fields[1], uid: fields[2], gid: fields[3], links: fields[4],
 			time: fields[5], major: fields[9], minor: fields[10], data: archive[data : data+size : data+size],
 		}
+		at = (data + size + 3) &^ 3
 		if e.name == cpioTrailer {
-			return list, nil
+			for at < len(archive) && archive[at] == 0 {
+				at++
+			}
+			if at >= len(archive) {
+				return list, nil
+			}
+			continue
 		}
 		list = append(list, e)
-		if at = (data + size + 3) &^ 3; at > len(archive) {
+		if at > len(archive) {
 			return nil, fmt.Errorf("%w: it ends within a file", errCPIO)
 		}
 	}

@@ -88,10 +88,12 @@ func (s source) bake(t *testing.T) (string, *manifest.Manifest) {
 	root, data, hash := b.rootImage(tree(t, s.root))
 	b.put(manifest.KindRoot, "root", root)
 	var initrd bytes.Buffer
-	z, err := zstd.NewWriter(&initrd)
-	b.check(err)
-	b.check(tree(t, s.initrd).WriteCPIO(z, 1700000000))
-	b.check(z.Close())
+	for _, archive := range tree(t, s.initrd).CPIO(1) { // one for each file
+		z, err := zstd.NewWriter(&initrd)
+		b.check(err)
+		b.check(archive.Write(z, 1700000000))
+		b.check(z.Close())
+	}
 	b.put(manifest.KindInitrd, "initrd", initrd.Bytes())
 	efi, err := uki.Build(fixture.Stub(3), uki.Image{OSRelease: []byte("ID=x\n"), Cmdline: "root=" + hash, Uname: "6", Kernel: []byte(s.kernel), Initrd: initrd.Bytes()})
 	b.check(err)
@@ -347,7 +349,9 @@ func FuzzReadCPIO(f *testing.F) {
 	tr := rootfs.New()
 	_ = tr.Add(rootfs.Entry{Path: "a/b", Type: rootfs.Regular, Mode: 0o644, Content: rootfs.Inline([]byte("text"))})
 	var b bytes.Buffer
-	_ = tr.WriteCPIO(&b, 1)
+	for _, archive := range tr.CPIO(1) {
+		_ = archive.Write(&b, 1)
+	}
 	f.Add(b.Bytes())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := readCPIO(data)

@@ -106,7 +106,7 @@ func (r *Release) compare() error {
 		return err
 	}
 	list := FileName(r.Version, ExtSums)
-	for _, name := range want.names() {
+	for _, name := range want.Names() {
 		switch r.Sums[name] {
 		case want[name]:
 		case "":
@@ -128,7 +128,7 @@ func (r *Release) Files(root *os.Root) ([]File, error) {
 		}
 	}
 	var files []File
-	for _, name := range r.Sums.names() {
+	for _, name := range r.Sums.Names() {
 		info, err := root.Stat(name)
 		if err != nil {
 			return nil, fmt.Errorf("cannot find a file of the release: %w (bake it again)", err)

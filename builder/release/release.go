@@ -12,8 +12,6 @@
 package release
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -23,83 +21,28 @@ import (
 	"strings"
 
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/checksums"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
 // Extensions of a release's own files, after slipway-VERSION.
 const (
-	ExtSums      = ".sha256sums"
-	ExtSignature = ".sha256sums.minisig"       // minisign's, of the checksum file
-	ExtBundle    = ".sha256sums.sigstore.json" // Sigstore's, of the checksum file
+	ExtSums      = checksums.ExtSums
+	ExtSignature = checksums.ExtSignature // minisign's, of the checksum file
+	ExtBundle    = checksums.ExtBundle    // Sigstore's, of the checksum file
 )
 
 // ExtAttestation is the extension of an image's provenance in a Sigstore bundle, which is signed with a key.
 const ExtAttestation = ".provenance.sigstore.json"
 
-// Bounds, in bytes.
-const (
-	MaxSums      = 1 << 20 // of a checksum file
-	maxSignature = 4 << 10
-	maxBundle    = 64 << 10
-)
+// Sums are the SHA-256 digests of a release's files, by name.
+type Sums = checksums.Sums
 
 // FileName is the name of one of a release's own files.
-func FileName(version, ext string) string { return "slipway-" + version + ext }
+func FileName(version, ext string) string { return checksums.FileName(version, ext) }
 
-// Sums are the SHA-256 digests of a release's files, by name.
-type Sums map[string]string
-
-// Encode is the checksum file: a line each, in the order of the names, as sha256sum --text writes it.
-func (s Sums) Encode() []byte {
-	var b bytes.Buffer
-	for _, name := range s.names() {
-		fmt.Fprintf(&b, "%s  %s\n", s[name], name)
-	}
-	return b.Bytes()
-}
-
-func (s Sums) names() []string {
-	var names []string
-	for name := range s {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// DecodeSums reads a checksum file strictly: only what Encode writes is one.
-func DecodeSums(data []byte) (Sums, error) {
-	if len(data) > MaxSums {
-		return nil, fmt.Errorf("%d bytes are over the limit of %d", len(data), MaxSums)
-	}
-	sums := Sums{}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, MaxSums+1)
-	for n := 1; lines.Scan(); n++ {
-		digest, name, ok := strings.Cut(lines.Text(), "  ")
-		switch {
-		case !ok || len(digest) != 64 || strings.Trim(digest, "0123456789abcdef") != "":
-			return nil, fmt.Errorf("line %d is no SHA-256, two spaces and a file name", n)
-		case !IsFileName(name):
-			return nil, fmt.Errorf("line %d: %q is not a plain file name", n, name)
-		case sums[name] != "":
-			return nil, fmt.Errorf("line %d: %s comes twice", n, name)
-		}
-		sums[name] = digest
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(sums.Encode(), data) {
-		return nil, errors.New("its lines are not in the order of their names, or do not end as lines do")
-	}
-	return sums, nil
-}
-
-// IsFileName tells whether a name may be one of a file of a release: no path, not hidden, no white space.
-func IsFileName(name string) bool {
-	return name != "" && !strings.HasPrefix(name, ".") && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == '\\' || r == 0x7f })
-}
+// IsFileName tells whether a name may be one of a file of a release.
+func IsFileName(name string) bool { return checksums.IsFileName(name) }
 
 // Image is one image of a release, with its manifest as it is in the file.
 type Image struct {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/provenance"
 	"github.com/slipway-os/slipway/builder/sigstore"
+	"github.com/slipway-os/slipway/images/checksums"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
@@ -143,10 +144,12 @@ func TestWhatASigstoreKeyDoesNotVouchFor(t *testing.T) {
 		spoil func(t *testing.T, dir string)
 		words string
 	}{
-		"unsigned":        {func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, bundle)) }, "nobody has signed version 1.0.0"},
-		"another key":     {resign, "is signed with key"},
-		"cut":             {func(t *testing.T, dir string) { cutFile(t, filepath.Join(dir, bundle)) }, bundle + " is no bundle: it is damaged"},
-		"too large":       {func(t *testing.T, dir string) { put(t, filepath.Join(dir, bundle), make([]byte, maxBundle+1)) }, "over the limit"},
+		"unsigned":    {func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, bundle)) }, "nobody has signed version 1.0.0"},
+		"another key": {resign, "is signed with key"},
+		"cut":         {func(t *testing.T, dir string) { cutFile(t, filepath.Join(dir, bundle)) }, bundle + " is no bundle: it is damaged"},
+		"too large": {func(t *testing.T, dir string) {
+			put(t, filepath.Join(dir, bundle), make([]byte, checksums.MaxBundle+1))
+		}, "over the limit"},
 		"of another file": {func(t *testing.T, dir string) { copyTo(t, dir, attestation, bundle) }, "has a statement, and is no signature of a file"},
 		"changed list":    {func(t *testing.T, dir string) { put(t, filepath.Join(dir, "slipway-1.0.0"+ExtSums), []byte("x")) }, "it is of another file"},
 		"no statement":    {func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, base+provenance.Ext)) }, "is not there, and the release has it"},

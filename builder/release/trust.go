@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipway-os/slipway/builder/sigstore"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/checksums"
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
@@ -143,7 +144,7 @@ type ownFile struct {
 
 func (o *Own) files(version string) []ownFile {
 	return []ownFile{
-		{FileName(version, ExtSums), MaxSums, &o.Sums}, {FileName(version, ExtSignature), maxSignature, &o.Signature}, {FileName(version, ExtBundle), maxBundle, &o.Bundle},
+		{FileName(version, ExtSums), checksums.MaxSums, &o.Sums}, {FileName(version, ExtSignature), checksums.MaxSignature, &o.Signature}, {FileName(version, ExtBundle), checksums.MaxBundle, &o.Bundle},
 	}
 }
 
@@ -197,7 +198,7 @@ func (t *Trust) Vouch(version string, own Own) (Sums, Key, error) {
 			return nil, Key{}, fmt.Errorf("%w: %w", ErrSignature, err)
 		}
 	}
-	sums, err := DecodeSums(own.Sums)
+	sums, err := checksums.Decode(own.Sums)
 	if err != nil && t.Wanted() {
 		err = fmt.Errorf("%w: %w", ErrSignature, err)
 	}

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"archive/tar"
 	"bufio"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"time"
@@ -69,27 +70,64 @@ const (
 	modeBlock     = 0o060000
 )
 
-// WriteCPIO writes the tree as a newc cpio archive, the kernel's initramfs format. Every time is epoch, in Unix seconds
-// from 0 to 2^32-1. Extended attributes have no place in it and are an error.
-func (t *Tree) WriteCPIO(w io.Writer, epoch int64) error {
+// Archive is a whole newc cpio archive with a part of a tree.
+type Archive struct {
+	parts []archived
+}
+
+// archived is an entry with what only the tree knows of it.
+type archived struct {
+	*Entry
+	ino, links uint32
+	first      bool // of the names of its file
+}
+
+// CPIO is the tree as newc cpio archives, the kernel's initramfs format, which unpack to it one after the other (Linux,
+// Documentation/driver-api/early-userspace/buffer-format.rst): a folder is in the same archive as what lies in it, or in one before.
+// An archive ends when its files have so many bytes, so that what comes behind an entry in a tree changes nothing of the
+// archives before.
+func (t *Tree) CPIO(size int64) []Archive {
+	names, seen, inodes := map[string]uint32{}, map[string]uint32{}, map[string]uint32{}
+	for _, e := range t.entries {
+		names[e.inode]++
+	}
+	list := []Archive{{}}
+	var have int64
+	open := 0 // files of which some names are in this archive and others not yet: the kernel links within one
+	for i, e := range t.All() {
+		if have >= size && open == 0 {
+			list, have = append(list, Archive{}), 0
+		}
+		a := archived{Entry: e, ino: uint32(i + 1), links: 1, first: true}
+		if e.inode != "" {
+			a.links, a.first = names[e.inode], seen[e.inode] == 0
+			if a.first {
+				inodes[e.inode] = a.ino
+				open++
+			}
+			a.ino = inodes[e.inode]
+			if seen[e.inode]++; seen[e.inode] == a.links {
+				open--
+			}
+		}
+		if e.Type == Regular && a.first {
+			have += e.Content.Size
+		}
+		last := &list[len(list)-1]
+		last.parts = append(last.parts, a)
+	}
+	return list
+}
+
+// Write writes the archive. Every time is epoch, in Unix seconds from 0 to 2^32-1. Extended attributes have no place in it and are
+// an error.
+func (a Archive) Write(w io.Writer, epoch int64) error {
 	out := &cpioWriter{w: bufio.NewWriterSize(w, 1<<20), mtime: uint32(epoch)}
 	if epoch < 0 || epoch > 1<<32-1 {
 		return fmt.Errorf("cannot write cpio archive: time %d does not fit", epoch)
 	}
-	names, inodes := map[string]uint32{}, map[string]uint32{}
-	for _, e := range t.entries {
-		names[e.inode]++
-	}
-	for i, e := range t.All() {
-		links, ino, first := uint32(1), uint32(i+1), true
-		if e.inode != "" {
-			links = names[e.inode]
-			if have, seen := inodes[e.inode]; seen {
-				ino, first = have, false
-			}
-			inodes[e.inode] = ino
-		}
-		if err := out.entry(e, ino, links, first); err != nil {
+	for _, e := range a.parts {
+		if err := out.entry(e); err != nil {
 			return fmt.Errorf("cannot write %s of %s: %w", e.Path, e.from(), err)
 		}
 	}
@@ -99,6 +137,16 @@ func (t *Tree) WriteCPIO(w io.Writer, epoch int64) error {
 	return out.w.Flush()
 }
 
+// Digest is a SHA-256 over all that the archive is made from: equal ones have equal digests, and nothing is read for it.
+func (a Archive) Digest() [sha256.Size]byte {
+	h := sha256.New()
+	for _, e := range a.parts {
+		fmt.Fprintf(h, "%q %d %o %d %d %q %d %d %d %d %t %d %x\n", e.Path, e.Type, e.Mode, e.UID, e.GID, e.Link, e.Major, e.Minor,
+			e.ino, e.links, e.first, e.Content.Size, e.Content.SHA256)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
 type cpioWriter struct {
 	w     *bufio.Writer
 	at    int64
@@ -106,7 +154,8 @@ type cpioWriter struct {
 }
 
 // entry writes one entry. Of several names of a file, the first carries the content (the kernel links the others to it).
-func (c *cpioWriter) entry(e *Entry, ino, links uint32, first bool) error {
+func (c *cpioWriter) entry(e archived) error {
+	ino, links := e.ino, e.links
 	if len(e.Xattrs) > 0 {
 		return fmt.Errorf("a cpio archive holds no extended attributes")
 	}
@@ -115,7 +164,7 @@ func (c *cpioWriter) entry(e *Entry, ino, links uint32, first bool) error {
 	switch e.Type {
 	case Regular:
 		kind = modeRegular
-		if first {
+		if e.first {
 			size = e.Content.Size
 		}
 	case Directory:

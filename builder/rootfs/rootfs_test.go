@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -230,7 +231,11 @@ func TestCPIOAsThePackagedToolReadsIt(t *testing.T) {
 	entries := sample()
 	entries[4].Xattrs = nil
 	var b bytes.Buffer
-	if err := tree(t, entries...).WriteCPIO(&b, 1); err != nil {
+	archives := tree(t, entries...).CPIO(1 << 20)
+	if len(archives) != 1 {
+		t.Fatalf("%d archives", len(archives))
+	}
+	if err := archives[0].Write(&b, 1); err != nil {
 		t.Fatal(err)
 	}
 	list := exec.Command(tool, "-itvn", "--quiet")
@@ -263,6 +268,51 @@ drwxr-xr-x 2 0 0 0 Jan 1 1970 var/cache
 drwxr-xr-x 2 70000 70000 0 Jan 1 1970 var/cache/é`
 	if got := strings.Join(lines, "\n"); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestCPIOInParts: all archives unpack to the tree, the names of a file are in one, and what comes later changes none before.
+func TestCPIOInParts(t *testing.T) {
+	tool, err := exec.LookPath("cpio")
+	if err != nil {
+		t.Skip("cpio is not installed")
+	}
+	file := func(path string, size int) Entry {
+		return Entry{Path: path, Type: Regular, Mode: 0o644, Content: Inline(bytes.Repeat([]byte(path[:1]), size))}
+	}
+	entries := []Entry{file("a/1", 60), file("a/2", 60), file("a/3", 10), file("b", 10), file("c/d/e", 100), file("f", 1),
+		{Path: "c/link", Type: HardLink, Link: "a/3"}}
+	tr := tree(t, entries...)
+	archives := tr.CPIO(100)
+	var numbers []int
+	dir := t.TempDir()
+	for _, a := range archives {
+		numbers = append(numbers, len(a.parts))
+		var b bytes.Buffer
+		if err := a.Write(&b, 1); err != nil {
+			t.Fatal(err)
+		}
+		unpack := exec.Command(tool, "-im", "--quiet", "-D", dir)
+		unpack.Stdin = &b
+		if out, err := unpack.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	if want := []int{3, 6, 1}; !slices.Equal(numbers, want) { // a, a/1, a/2; a/3 to c/link; f
+		t.Errorf("entries in the archives: %v, not %v", numbers, want)
+	}
+	for _, e := range tr.All() {
+		if e.Type != Regular {
+			continue
+		}
+		got, err := os.ReadFile(filepath.Join(dir, e.Path))
+		if want, _ := e.Content.Bytes(); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v", e.Path, len(got), err)
+		}
+	}
+	more := tree(t, append(entries, file("d", 500))...).CPIO(100)
+	if more[0].Digest() != archives[0].Digest() || more[1].Digest() != archives[1].Digest() || more[2].Digest() == archives[2].Digest() {
+		t.Error("another file changed other archives than its own")
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-os/slipway/builder/container"
 	"github.com/slipway-os/slipway/builder/plan"
 	"github.com/slipway-os/slipway/images/bootspec"
+	"github.com/slipway-os/slipway/images/checksums"
 	"github.com/slipway-os/slipway/images/disk"
 	"github.com/slipway-os/slipway/images/manifest"
 	"github.com/slipway-os/slipway/profiles/role"
@@ -36,6 +37,7 @@ type bakeFlags struct {
 	release bool
 	origin  originFlags
 	bootCAs []string
+	keys    []string // public keys to pin
 }
 
 func bakeCommand(a *app) *cobra.Command {
@@ -54,6 +56,8 @@ With --format iso there is a small disk image that boots from CD-ROM (virtual me
 them boot with UEFI only; machines with legacy BIOS boot from the network.
 With --boot-ca the images take configurations only from boot servers with one of these authorities: an identity's boot-ca.crt.
 Without it they take whoever answers for their boot server. Only the certificate's digest is in the image.
+With --release-key a machine that installs itself from the network writes nothing unless one of these public keys (minisign's or cosign's)
+has signed the release: sign what you bake (slipway sign) before you serve it.
 The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
 With --release root images are packed as small as the definition's compression.releaseLevel makes them; what is compressed once stays in
 the cache. Two bakes of the same plan give the same bytes. With --plan the plans are printed and nothing is baked.
@@ -94,6 +98,7 @@ packages and modules (SLSA provenance; slipway sign signs it).`,
 	c.Flags().BoolVar(&flags.release, "release", false, "pack root images as small as releases are: with the definition's compression.releaseLevel")
 	flags.origin.register(c)
 	c.Flags().StringSliceVar(&flags.bootCAs, "boot-ca", nil, "certificates of the boot servers' authorities that the images trust (IDENTITY/boot-ca.crt)")
+	c.Flags().StringArrayVar(&flags.keys, "release-key", nil, "public key file of whoever signs releases, may be repeated: nodes install only what one of them signed")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
 	a.outputFlag(c)
@@ -133,6 +138,39 @@ func readPins(files []string) (string, error) {
 	return strings.Join(pins, ","), nil
 }
 
+// readReleaseKeys is the value of bootspec.ArgReleaseKey for files of public keys.
+func readReleaseKeys(files []string) (string, error) {
+	var all checksums.Keys
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("cannot pin a release key: %w", err)
+		}
+		if all, err = all.Add(data); err != nil {
+			return "", fmt.Errorf("cannot pin release key %s: %w", file, err)
+		}
+	}
+	return all.String(), nil
+}
+
+// pins are the kernel arguments of what images are to trust.
+func (f *bakeFlags) pins() (arguments []string, err error) {
+	for _, pin := range []struct {
+		name  string
+		files []string
+		read  func([]string) (string, error)
+	}{{bootspec.ArgBootCA, f.bootCAs, readPins}, {bootspec.ArgReleaseKey, f.keys, readReleaseKeys}} {
+		value, err := pin.read(pin.files)
+		if err != nil {
+			return nil, err
+		}
+		if value != "" {
+			arguments = append(arguments, pin.name+"="+value)
+		}
+	}
+	return arguments, nil
+}
+
 // order is one image to bake.
 type order struct {
 	plan *plan.Plan
@@ -157,7 +195,7 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 	if f.release {
 		definition = definition.ForRelease()
 	}
-	pins, err := readPins(f.bootCAs)
+	pins, err := f.pins()
 	if err != nil {
 		return nil, err
 	}
@@ -168,9 +206,7 @@ func (f *bakeFlags) orders(w *workshop) ([]order, error) {
 			if err != nil {
 				return nil, err
 			}
-			if pins != "" {
-				p.KernelArguments = append(slices.Clone(p.KernelArguments), bootspec.ArgBootCA+"="+pins)
-			}
+			p.KernelArguments = append(slices.Clone(p.KernelArguments), pins...)
 			list = append(list, order{p, r})
 		}
 	}

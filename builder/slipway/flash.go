@@ -220,7 +220,7 @@ func (j *flashJob) render() error {
 	if err != nil {
 		return err
 	}
-	env := nodeconfig.Environment{Environment: j.pki(), Server: serverURL(j.cluster)}
+	env := nodeconfig.Environment{Environment: j.pki(), Server: nodeServerURL(j.cluster, j.flags.node)}
 	if j.flags.offline {
 		env.Server = ""
 	}

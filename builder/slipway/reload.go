@@ -43,7 +43,7 @@ func (r *reloader) change(d *clusterDocument) netboot.Change {
 	return netboot.Change{
 		Site: site, Version: d.Image.Version, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),
 		NodeConfig: func(node string) ([]byte, error) {
-			return nodeconfig.Render(d.Cluster, node, r.id, nodeconfig.Environment{Environment: r.app.pki(), Server: serverURL(d)})
+			return nodeconfig.Render(d.Cluster, node, r.id, nodeconfig.Environment{Environment: r.app.pki(), Server: nodeServerURL(d, node)})
 		},
 	}
 }

@@ -82,7 +82,7 @@ func renew(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, n
 func renewEach(ctx context.Context, a *app, c *cobra.Command, o *nodes.Operator, d *clusterDocument, id *pki.Identity, list []*cluster.Node, done func(*cluster.Node) error) ([]renewResult, error) {
 	var results []renewResult
 	for i, n := range list {
-		document, err := nodeconfig.Render(d.Cluster, n.Name, id, nodeconfig.Environment{Environment: a.pki(), Server: serverURL(d)})
+		document, err := nodeconfig.Render(d.Cluster, n.Name, id, nodeconfig.Environment{Environment: a.pki(), Server: nodeServerURL(d, n.Name)})
 		if err != nil {
 			return nil, err
 		}

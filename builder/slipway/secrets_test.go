@@ -354,7 +354,7 @@ func TestNothingSecretIsServed(t *testing.T) {
 		}
 		surfaces["slipway "+words] = slipway(append(strings.Fields(words), with...)...)
 	}
-	for _, name := range []string{"nodes.json", "state.db"} {
+	for _, name := range []string{"state.db"} {
 		text, err := os.ReadFile(file("states/" + name))
 		if err != nil {
 			t.Fatal(err)

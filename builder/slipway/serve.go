@@ -20,9 +20,13 @@ import (
 // serveFlags are what serve needs besides the cluster.
 type serveFlags struct {
 	clusterFlags
-	trust                            trustFlags
-	artifacts, network, state, clock string
-	verbose, live, proxy             bool
+	trust                   trustFlags
+	artifacts, state, clock string
+	networks                []string
+	verbose, live, proxy    bool
+	address                 string
+	store, storeCA          string
+	storeCert, storeKey     string
 }
 
 func serveCommand(a *app) *cobra.Command {
@@ -33,6 +37,8 @@ func serveCommand(a *app) *cobra.Command {
 		Long: `serve is the boot server of one cluster document. It answers the machines of the document (and others only if
 the document says so) with an address, the image of their role and their own configuration, and keeps what they report.
 Where another DHCP server gives the addresses, --proxy leaves them to it and says only what to boot.
+With --store several servers serve one site, each with an --address of its own: they share leases, claims and node states in an etcd,
+and when one dies the others go on.
 It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, or CAP_NET_BIND_SERVICE and CAP_NET_ADMIN).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -43,6 +49,9 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 			if err := needs(c, "artifacts"); err != nil {
 				return err
 			}
+			if err := flags.ownAddress(d); err != nil {
+				return usage(c, err)
+			}
 			return serve(c, a, flags, d)
 		},
 	}
@@ -50,10 +59,15 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	flags.registerIdentity(c)
 	flags.trust.register(c)
 	c.Flags().StringVar(&flags.artifacts, "artifacts", "", "folder of baked images")
-	c.Flags().StringVar(&flags.network, "interface", "", "network interface to serve on (default: the one with the server's address)")
+	c.Flags().StringArrayVar(&flags.networks, "interface", nil, "network interface to serve on; may be given again (default: those with the server's addresses)")
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
 	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
 	c.Flags().BoolVar(&flags.proxy, "proxy", false, "give no addresses: another DHCP server does; say only what to boot (proxyDHCP, ports 67 and 4011)")
+	c.Flags().StringVar(&flags.address, "address", "", "this server's address, where several serve one site (default: provisioning.server)")
+	c.Flags().StringVar(&flags.store, "store", "", "keep node states, leases and claims in an etcd that several boot servers share: etcd://HOST:PORT,HOST:PORT/PREFIX")
+	c.Flags().StringVar(&flags.storeCA, "store-ca", "", "file with the authority of that etcd (PEM)")
+	c.Flags().StringVar(&flags.storeCert, "store-cert", "", "file with this server's certificate for that etcd (PEM)")
+	c.Flags().StringVar(&flags.storeKey, "store-key", "", "file with the certificate's key (PEM)")
 	c.Flags().StringVar(&flags.clock, "clock", "", "file that says how far the nodes' clocks are behind ours (rack up)")
 	_ = c.Flags().MarkHidden("clock")
 	c.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "log every packet's decision")
@@ -112,9 +126,13 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	}
 	log := newLog(words, a.env, level)
 	first := r.change(d)
+	store, name, err := flags.openStore(c.Context())
+	if err != nil {
+		return fmt.Errorf("cannot start the boot server: %w", err)
+	}
 	server, err := netboot.New(netboot.Config{
-		Site: first.Site, NodeConfig: first.NodeConfig, Reload: r.reload, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
-		Interface: flags.network, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
+		Site: first.Site, NodeConfig: first.NodeConfig, Reload: r.reload, Store: store, StoreName: name, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
+		Interfaces: flags.networks, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		Secure: &netboot.Secure{
 			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: first.Policy,

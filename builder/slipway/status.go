@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -68,11 +69,23 @@ other doesn't: nodes answer without a boot server, and the server knows of machi
 
 // serverURL is the base URL of a document's boot server.
 func serverURL(d *clusterDocument) string {
+	return serverURLAt(d, d.Provisioning.Server)
+}
+
+// nodeServerURL is the base URL that a node of the document reaches the boot server at.
+func nodeServerURL(d *clusterDocument, node string) string {
+	if n, ok := d.Node(node); ok {
+		return serverURLAt(d, d.BootServer(n))
+	}
+	return serverURL(d)
+}
+
+func serverURLAt(d *clusterDocument, address netip.Addr) string {
 	port := d.Provisioning.HTTPPort
 	if port == 0 {
 		port = bootspec.DefaultHTTPPort
 	}
-	return "http://" + net.JoinHostPort(d.Provisioning.Server.String(), strconv.Itoa(port))
+	return "http://" + net.JoinHostPort(address.String(), strconv.Itoa(port))
 }
 
 // maxStatus bounds the server's answer in bytes.

@@ -312,7 +312,7 @@ func keptPlan(g given) (*plan.Plan, error) {
 }
 
 // planToday is the plan of definition, lock and role as they are here, with what the image's own says was asked of its bake: build
-// metadata, the level of a release, pins of boot servers. Kept may be nil.
+// metadata, the level of a release, pins of boot servers and of release keys. Kept may be nil.
 func planToday(w *workshop, g given, o order, kept *plan.Plan) (*plan.Plan, error) {
 	lock, err := plan.ReadLock(w.lock)
 	if err != nil {
@@ -331,7 +331,7 @@ func planToday(w *workshop, g given, o order, kept *plan.Plan) (*plan.Plan, erro
 		return p, err
 	}
 	for _, argument := range kept.KernelArguments {
-		if strings.HasPrefix(argument, bootspec.ArgBootCA+"=") {
+		if strings.HasPrefix(argument, bootspec.ArgBootCA+"=") || strings.HasPrefix(argument, bootspec.ArgReleaseKey+"=") {
 			p.KernelArguments = append(slices.Clone(p.KernelArguments), argument)
 		}
 	}

@@ -3,8 +3,8 @@
 // Words: a piece is what is compressed together, all blocks of one file or one fragment block with several small files. A
 // piece is kept, compressed, under the digest of what went in, so that an image of which one file is another costs the
 // compression of one piece, however high the level. A Packer puts pieces, inodes and directories into a file; the
-// compression of data itself is done by mksquashfs (squashfs-tools 4.5 or newer, libzstd), the only part of a bake besides
-// `go` that is another program. It needs no rights and makes no temporary tree.
+// compression of data itself is done by mksquashfs (squashfs-tools 4.5 or newer, libzstd), which is another program. It needs no
+// rights and makes no temporary tree.
 //
 // Equal trees and options give equal bytes for one version of squashfs-tools and its zstd library. Which they are the
 // caller decides (builder/toolset has those of a lock).

@@ -79,6 +79,10 @@ const (
 const (
 	// VendorClass is the agent's option 60. The server answers it with the base URL of its HTTP server in option 67.
 	VendorClass = "slipway-agent"
+	// OptionServers is the code in its option 43 of the answer (RFC 2132 section 8.4) that lists further boot servers of the site: MaxServers
+	// IPv4 addresses at most. Each serves the same, at the same ports.
+	OptionServers = 1
+	MaxServers    = 8
 	// DefaultHTTPPort is where the boot server's HTTP listens unless told otherwise.
 	DefaultHTTPPort = 8080
 )

@@ -15,6 +15,8 @@ const (
 	ArgRootData   = "slipway.root.data"   // bytes of squashfs data, a multiple of 4096; the verity tree starts there
 	ArgRootSize   = "slipway.root.size"   // bytes of the whole root image file
 	ArgRootDigest = "slipway.root.sha256" // SHA-256 of the whole root image file
+	ArgUKI        = "slipway.uki.sha256"  // SHA-256 of the unified kernel image, these 64 digits taken as zeros (SealUKI)
+	ArgReleaseKey = "slipway.release-key" // optional: public keys of which one must have signed what is installed (images/checksums)
 	ArgServer     = "slipway.server"      // optional: base URL of the boot server, instead of asking by DHCP
 	ArgNetwork    = "slipway.network"     // optional: links to make before the boot server is asked for (Network.Argument)
 	ArgSource     = "slipway.source"      // optional: SourceDisk or SourceNetwork, instead of what the boot loader tells

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -50,6 +51,8 @@ type Secure struct {
 	Authority string `json:"authority"` // certificate that signs the server's, PEM
 	// Discover: the machine that asks is none of the cluster document's; it tells its hardware (RouteHardware) and waits.
 	Discover bool `json:"discover,omitempty"`
+	// Others are further boot servers of the site, at the same port and of the same authority; MaxServers at most.
+	Others []netip.Addr `json:"others,omitempty"`
 }
 
 // ErrNotPinned says that a server's authority is none of those that an image trusts.
@@ -75,6 +78,7 @@ func ParseSecure(data []byte) (Secure, error) {
 		return fail(fmt.Errorf("%.100q is not a URL like https://10.1.0.1:%d", s.URL, SecurePort))
 	}
 	s.URL = "https://" + u.Host
+	s.Others = s.Others[:min(len(s.Others), MaxServers)]
 	if _, err := s.certificate(); err != nil {
 		return fail(err)
 	}

@@ -3,6 +3,8 @@ package bootspec_test
 import (
 	"encoding/json"
 	"errors"
+	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -12,10 +14,10 @@ import (
 
 func TestSecureComesBack(t *testing.T) {
 	authority, _ := securetest.Certificate(t)
-	s := bootspec.Secure{Version: 1, URL: "https://10.1.0.1:7446", Authority: string(authority)}
+	s := bootspec.Secure{Version: 1, URL: "https://10.1.0.1:7446", Authority: string(authority), Others: []netip.Addr{netip.MustParseAddr("10.1.0.2")}}
 	data, _ := json.Marshal(s)
 	again, err := bootspec.ParseSecure(data)
-	if err != nil || again != s {
+	if err != nil || !reflect.DeepEqual(again, s) {
 		t.Fatalf("%+v, %v", again, err)
 	}
 	_, digest, err := again.Trust(nil)

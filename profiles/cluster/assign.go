@@ -165,6 +165,9 @@ func (c *Cluster) usedAddresses(record Addresses) map[netip.Addr]bool {
 	for _, network := range c.Networks {
 		used[network.Gateway] = true
 	}
+	for _, s := range c.Provisioning.Subnets {
+		used[s.Server], used[s.Gateway] = true, true
+	}
 	for _, n := range c.Nodes {
 		for _, l := range n.Links {
 			used[l.Address] = true

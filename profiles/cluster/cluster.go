@@ -99,6 +99,7 @@ type Provisioning struct {
 	HTTPPort        int          `yaml:"httpPort"`
 	UnknownMachines string       `yaml:"unknownMachines"` // default list
 	Claims          Claims       `yaml:"claims"`
+	Subnets         []Subnet     `yaml:"subnets"` // where machines boot besides
 }
 
 // Claims is when a node's configuration is given out again.
@@ -280,13 +281,11 @@ func (c *Cluster) NodeAddress(n *Node) netip.Addr { return n.Address(c.Managemen
 // PodAddress is the node's address on the container network: pod traffic between nodes uses it.
 func (c *Cluster) PodAddress(n *Node) netip.Addr { return n.Address(c.Container()) }
 
-// BootAddress is the node's address in the provisioning subnet, which the boot server leases to it; the zero Addr when
-// it has none there.
+// BootAddress is the node's address in the subnet that it boots in, which the boot server leases to it; the zero Addr when
+// it has none in any.
 func (c *Cluster) BootAddress(n *Node) netip.Addr {
-	for _, l := range n.Links {
-		if l.Address.IsValid() && c.Provisioning.Subnet.Contains(l.Address) {
-			return l.Address
-		}
+	if i := c.bootLink(n); i >= 0 {
+		return n.Links[i].Address
 	}
 	return netip.Addr{}
 }
@@ -297,6 +296,9 @@ func (c *Cluster) BootMAC(n *Node) MAC {
 		return n.Match.MAC
 	}
 	mgmt := c.Management()
+	if i := c.bootLink(n); i >= 0 && n.Links[i].Network != mgmt && !c.Provisioning.Subnet.Contains(n.Links[i].Address) {
+		return n.physical(i).MAC
+	}
 	for i, l := range n.Links {
 		if l.Network == mgmt && l.Address.IsValid() {
 			return n.physical(i).MAC

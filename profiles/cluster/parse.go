@@ -108,6 +108,7 @@ func (c *Cluster) setDefaults(source *document.Source) {
 	if !source.Has("provisioning.subnet") {
 		c.Provisioning.Subnet = c.Networks[c.networkWithRole(NetworkManagement)].CIDR
 	}
+	c.subnetDefaults()
 	for i := range c.Nodes {
 		for j := range c.Nodes[i].Links {
 			c.Nodes[i].Links[j].setDefaults(c.Networks)

@@ -223,6 +223,7 @@ func (k *check) provisioning(c *Cluster) {
 		k.fault("networks", "give one role: mgmt, or the CIDR of the provisioning subnet", "none is the management network")
 	}
 	k.pool(c)
+	k.subnets(c)
 	k.virtualAddress(c)
 }
 

@@ -65,6 +65,11 @@ func (k *check) nodes(c *Cluster) {
 	if s := c.Provisioning.Server; s.IsValid() {
 		addresses[s.String()] = "provisioning.server"
 	}
+	for i, s := range c.Provisioning.Subnets {
+		if s.Server.IsValid() {
+			k.unique(addresses, "address", s.Server.String(), document.Index("provisioning.subnets", i)+".server")
+		}
+	}
 	for _, name := range c.networkNames() {
 		if g := c.Networks[name].Gateway; g.IsValid() && addresses[g.String()] == "" {
 			addresses[g.String()] = document.Key(document.Key("networks", name), "gateway")

@@ -180,7 +180,7 @@ func kernelImage(ts *testscript.TestScript, neg bool, args []string) {
 	var initrd bytes.Buffer
 	z, err := zstd.NewWriter(&initrd)
 	ts.Check(err)
-	ts.Check(errors.Join(tree.WriteCPIO(z, 0), z.Close()))
+	ts.Check(errors.Join(tree.CPIO(1 << 30)[0].Write(z, 0), z.Close()))
 	stub := make([]byte, 1024) // a PE32+ header without sections (Microsoft, "PE Format"): room for the kernel image's
 	copy(stub, "MZ")
 	stub[60] = 64

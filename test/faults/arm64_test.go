@@ -18,17 +18,19 @@ import (
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
-// armPatience is how long an emulated worker may need from power to Ready.
+// armPatience is how long an emulated machine may need for a step on its way from power to a pod.
 const armPatience = 40 * time.Minute
 
+// armPod goes where there is a node: the cluster's own scheduler chooses it.
 const armPod = `
 apiVersion: v1
 kind: Pod
 metadata: {name: proof, namespace: default}
 spec:
   restartPolicy: Never
-  nodeName: worker-1
   automountServiceAccountToken: false
+  tolerations: [{operator: Exists}]
+  nodeSelector: {kubernetes.io/arch: arm64}
   containers:
     - {name: check, image: "slipway.local/check:0.1.0", imagePullPolicy: Never, command: [/check, sleep, 1s]}
 `
@@ -47,26 +49,46 @@ func TestClusterArm64(t *testing.T) {
 	medium := r.medium(t, folder, worker)
 	r.machines[0].on(t)
 	t.Logf("FIGURE a control plane in namespaces: from power to ready %.1f s", await(t, "the control plane", r.whole).Seconds())
-	console := filepath.Join(r.folder, "worker-1.console")
-	ended := r.emulate(t, worker, medium, console)
+	r.risesOnArm(t, worker, medium)
+}
+
+// TestClusterArm64ControlPlane has a control plane for arm64 and no other machine: it makes a cluster of its own, is Ready in it, and runs
+// a pod that its own scheduler gave it.
+func TestClusterArm64ControlPlane(t *testing.T) {
+	folder := os.Getenv("SLIPWAY_ARM64")
+	if folder == "" {
+		t.Skip("SLIPWAY_ARM64 doesn't name a folder with a control plane's disk image for arm64")
+	}
+	r := newRackOf(t, "lab.yaml", cluster.Lab())
+	r.administer(t)
+	node, _ := r.cluster.Node("cp-1")
+	r.risesOnArm(t, node, r.medium(t, folder, node))
+}
+
+// risesOnArm powers an emulated machine on and wants it to get as far as a node gets.
+func (r *rack) risesOnArm(t *testing.T, node *cluster.Node, medium string) {
+	t.Helper()
+	console := filepath.Join(r.folder, node.Name+".console")
+	ended := r.emulate(t, node, medium, console)
 	began := time.Now()
+	target := "slipway-" + node.Role + ".target"
 	for _, step := range []struct {
 		words string
 		try   func(context.Context) error
 	}{
-		{"slipway-worker.target", said(console, "slipway: units are started (target slipway-worker.target")},
-		{"its node Ready", r.says("True arm64", "get", "node", "worker-1", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.architecture}`)},
+		{target, said(console, "slipway: units are started (target "+target)},
+		{"its node Ready", r.says("True arm64", "get", "node", node.Name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.nodeInfo.architecture}`)},
 		{"its pod", r.armPodDone},
 	} {
 		eventually(t, step.words, console, ended, step.try)
-		t.Logf("FIGURE a worker for arm64, emulated: from power to %s %.0f s", step.words, time.Since(began).Seconds())
+		t.Logf("FIGURE a %s for arm64, emulated: from power to %s %.0f s", node.Role, step.words, time.Since(began).Seconds())
 	}
 }
 
-// medium is a copy of the disk image with the worker's configuration in its place.
-func (r *rack) medium(t *testing.T, folder string, worker *cluster.Node) string {
+// medium is a copy of the disk image with the node's configuration in its place.
+func (r *rack) medium(t *testing.T, folder string, node *cluster.Node) string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(folder, "slipway-worker-*-arm64"+bootspec.ExtDisk))
+	found, err := filepath.Glob(filepath.Join(folder, "slipway-"+node.Role+"-*-arm64"+bootspec.ExtDisk))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("there is no one disk image for arm64 in %s: %q %v", folder, found, err)
 	}
@@ -75,7 +97,7 @@ func (r *rack) medium(t *testing.T, folder string, worker *cluster.Node) string 
 	if err := os.Truncate(medium, 4<<30); err != nil {
 		t.Fatal(err)
 	}
-	document, err := nodeconfig.Render(r.cluster, worker.Name, r.identity, nodeconfig.Environment{Environment: environment(), Server: r.server()})
+	document, err := nodeconfig.Render(r.cluster, node.Name, r.identity, nodeconfig.Environment{Environment: environment(), Server: r.server()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,27 +114,27 @@ func (r *rack) medium(t *testing.T, folder string, worker *cluster.Node) string 
 		t.Fatal(err)
 	}
 	defer f.Close()
-	config := bootspec.Config{Cluster: r.cluster.Metadata.Name, Node: worker.Name, Document: document}
+	config := bootspec.Config{Cluster: r.cluster.Metadata.Name, Node: node.Name, Document: document}
 	if err := bootspec.WriteConfig(place.Of(f), config, f.Sync); err != nil {
 		t.Fatal(err)
 	}
 	return medium
 }
 
-// emulate powers the worker on, with its network cards in the hall. What it gives tells that the machine is off.
-func (r *rack) emulate(t *testing.T, worker *cluster.Node, medium, console string) <-chan error {
+// emulate powers a machine on, with its network cards in the hall. What it gives tells that the machine is off.
+func (r *rack) emulate(t *testing.T, node *cluster.Node, medium, console string) <-chan error {
 	t.Helper()
 	const code, vars = "/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"
 	own := filepath.Join(r.folder, "vars")
 	command(t, "cp", vars+" "+own)
 	args := []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-m", "2048", "-smp", "2",
+		"-nodefaults", "-no-user-config", "-display", "none", "-m", "2048", "-smp", "1",
 		"-machine", "virt,gic-version=3", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "cortex-a72", "-serial", "file:" + console,
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + code, "-drive", "if=pflash,unit=1,format=raw,file=" + own,
 		"-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=systemd.default_timeout_start_sec=900",
 		"-device", "virtio-rng-pci", "-drive", "if=none,id=disk,format=raw,cache=unsafe,file=" + medium, "-device", "virtio-blk-pci,drive=disk,bootindex=1",
 	}
-	for i, l := range worker.Links {
+	for i, l := range node.Links {
 		tap := fmt.Sprintf("tap%d", i)
 		command(t, "ip", "tuntap add dev "+tap+" mode tap")
 		command(t, "ip", "link set "+tap+" master "+l.Network+" up")
@@ -146,7 +168,7 @@ func said(console, text string) func(context.Context) error {
 	}
 }
 
-// armPodDone is a condition: a pod has run on the worker. It is applied when it isn't there.
+// armPodDone is a condition: a pod has run on a node of arm64. It is applied when it isn't there.
 func (r *rack) armPodDone(ctx context.Context) error {
 	if _, err := r.kubectl(ctx, armPod, "apply", "-n", "default", "-f", "-"); err != nil {
 		return err

@@ -1,8 +1,8 @@
 // Command figures measures what docs/figures.md keeps, and prints it as that page's table: bakes from warm caches and
 // after one changed file, sizes, flashing, memory, and the way from power on to Ready. It is not a test: it judges nothing.
 //
-// It wants bin/slipway built, and root for the rack (without it the rack is left out). Arguments name what is measured (mkosi, rack);
-// without any, all is.
+// It wants bin/slipway built, and root for the rack (without it the rack is left out). Arguments name what is measured (mkosi, dhcp,
+// rack); without any, all is. SLIPWAY_ARTIFACTS names a folder of baked images, which are baked here otherwise.
 package main
 
 import (
@@ -36,7 +36,9 @@ func measure() error {
 	defer os.RemoveAll(work)
 	images := filepath.Join(work, "images")
 	bake := []string{"bake", "--role", "control-plane,worker", "--out", images}
-	if _, err := slipway(bake...); err != nil { // fills the caches
+	if given := os.Getenv("SLIPWAY_ARTIFACTS"); given != "" {
+		images = given
+	} else if _, err := slipway(bake...); err != nil { // fills the caches
 		return err
 	}
 	var rows []row
@@ -50,6 +52,7 @@ func measure() error {
 		{"sizes", func() ([]row, error) { return sizes(images) }},
 		{"mkosi", func() ([]row, error) { return mkosi(work) }},
 		{"flash", func() ([]row, error) { return flashes(work) }},
+		{"dhcp", func() ([]row, error) { return dhcp(work, images) }},
 		{"rack", func() ([]row, error) { return rack(work, images) }},
 	} {
 		if only := os.Args[1:]; len(only) > 0 && !slices.Contains(only, m.name) {

@@ -156,21 +156,23 @@ func TestImagesKnowNoCluster(t *testing.T) {
 
 // runners are the packages that may start processes, and what they are there for.
 var runners = map[string]string{
-	"builder/checkout":         "git",
-	"builder/component":        "go",
-	"builder/internal/fixture": "docker-registry, for tests",
-	"builder/squashfs":         "mksquashfs",
-	"builder/toolset":          "programs of locked packages",
-	"builder/unxz":             "xz, where there is one",
-	"builder/nodes":            "etcd of an image, for a drill",
-	"builder/power":            "ipmitool",
-	"builder/rack":             "QEMU, the boot server, kubectl",
-	"agent/backup":             "slipway-etcd",
-	"agent/manage":             "journalctl, slipway-etcd",
-	"agent/provision":          "ignition",
-	"agent/storage":            "mkfs, e2fsck",
-	"agent/units":              "journalctl",
-	"test/figures":             "slipway",
+	"builder/bake":               "zstd of the locked packages",
+	"builder/checkout":           "git",
+	"builder/component":          "go",
+	"builder/internal/fixture":   "docker-registry, for tests",
+	"builder/squashfs":           "mksquashfs",
+	"builder/toolset":            "programs of locked packages",
+	"builder/unxz":               "xz, where there is one",
+	"builder/nodes":              "etcd of an image, for a drill",
+	"builder/power":              "ipmitool",
+	"builder/rack":               "QEMU, the boot server, kubectl",
+	"agent/backup":               "slipway-etcd",
+	"agent/manage":               "journalctl, slipway-etcd",
+	"agent/provision":            "ignition",
+	"agent/storage":              "mkfs, e2fsck",
+	"agent/units":                "journalctl",
+	"test/figures":               "slipway",
+	"builder/kv/etcdkv/etcdtest": "etcd of an image, for tests",
 }
 
 func TestOnlyFewPackagesStartProcesses(t *testing.T) {
@@ -183,7 +185,8 @@ func TestOnlyFewPackagesStartProcesses(t *testing.T) {
 
 func TestBuilderAsksNoClock(t *testing.T) {
 	// These talk to the world as it is now; nothing of theirs reaches an artifact.
-	live := []string{"builder/depot", "builder/rack", "builder/slipway", "builder/netboot", "builder/tftp", "builder/archive", "builder/component"}
+	live := []string{"builder/depot", "builder/rack", "builder/slipway", "builder/netboot", "builder/tftp", "builder/archive", "builder/component",
+		"builder/kv/etcdkv/etcdtest", "builder/kv/kvtest"}
 	err := filepath.WalkDir("../../builder", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 			return err

@@ -2,7 +2,6 @@ package media
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -111,16 +110,9 @@ func (r *rack) await(text string) {
 // bootsFrom is what the server has the worker boot.
 func (r *rack) bootsFrom() string {
 	r.t.Helper()
-	data, err := os.ReadFile(r.file("state/nodes.json"))
+	said, err := exec.Command(r.program, "boot", "worker-1", "--cluster", r.file("cluster.yaml"), "--state", r.file("state")).Output()
 	must(r.t, err)
-	var nodes []struct{ Name, BootFrom string }
-	must(r.t, json.Unmarshal(data, &nodes))
-	for _, n := range nodes {
-		if n.Name == "worker-1" {
-			return n.BootFrom
-		}
-	}
-	return "nothing"
+	return strings.TrimSpace(string(said))
 }
 
 // powerOn starts a machine in the namespace whose firmware asks the network first, always, and then its disk.

@@ -23,6 +23,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -223,6 +224,9 @@ func (c Config) watch(ctx context.Context, s *server, ask asker) error {
 			if formed = ask.see(ctx, c.own).runs; formed {
 				s.set(Member)
 			} else {
+				if err := c.follow(ctx, ask); err != nil {
+					return err
+				}
 				ask.promote(ctx, c.others, c.own)
 			}
 		}
@@ -233,6 +237,25 @@ func (c Config) watch(ctx context.Context, s *server, ask asker) error {
 			looked = time.Now()
 		}
 	}
+}
+
+// follow tells etcd who has joined besides since this node has: as long as it has no data it starts only when it knows all members.
+func (c Config) follow(ctx context.Context, ask asker) error {
+	written, err := os.ReadFile(c.Environment)
+	if err != nil || !strings.HasPrefix(string(written), stateVariable+stateExisting+"\n") {
+		return nil // it begins a cluster, or isn't to start
+	}
+	if data, err := hasData(c.Data); err != nil || data {
+		return err
+	}
+	members, err := ask.members(ctx, c.others)
+	if err != nil || !slices.ContainsFunc(members, func(m Peer) bool { return m.URL == c.own.URL }) {
+		return nil // nobody answers now, or this node was removed again
+	}
+	if members = named(members, c.Peers, c.own); environment(stateExisting, members) == string(written) {
+		return nil
+	}
+	return c.start(stateExisting, members)
 }
 
 // replaced asks all others for the newest restore they know of. If this node's data is of an earlier one, it sets that aside
@@ -350,13 +373,20 @@ func named(members, document []Peer, own Peer) []Peer {
 	return list
 }
 
-// start writes what etcd starts with: beside, then renamed.
-func (c Config) start(state string, members []Peer) error {
+const stateVariable = "SLIPWAY_ETCD_STATE="
+
+// environment is what etcd.service reads.
+func environment(state string, members []Peer) string {
 	var list []string
 	for _, m := range members {
 		list = append(list, m.Name+"="+m.URL)
 	}
-	text := "SLIPWAY_ETCD_STATE=" + state + "\nSLIPWAY_ETCD_CLUSTER=" + strings.Join(list, ",") + "\n"
+	return stateVariable + state + "\nSLIPWAY_ETCD_CLUSTER=" + strings.Join(list, ",") + "\n"
+}
+
+// start writes what etcd starts with: beside, then renamed.
+func (c Config) start(state string, members []Peer) error {
+	text := environment(state, members)
 	beside := c.Environment + ".new"
 	if err := errors.Join(os.MkdirAll(filepath.Dir(c.Environment), 0o755), os.WriteFile(beside, []byte(text), 0o644)); err != nil {
 		return fmt.Errorf("cannot write etcd's environment: %w", err)

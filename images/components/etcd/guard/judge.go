@@ -32,6 +32,8 @@ type view struct {
 type asker interface {
 	see(ctx context.Context, p Peer) sight
 	join(ctx context.Context, running, own Peer) ([]Peer, error)
+	// members are those of the running cluster, as the first of the others tells that answers.
+	members(ctx context.Context, others []Peer) ([]Peer, error)
 	// promote gives this node its vote when it has joined and has caught up; until then it does nothing.
 	promote(ctx context.Context, others []Peer, own Peer)
 	// generations are the restores that the others know of, of those that answer.

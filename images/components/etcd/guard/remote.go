@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -143,14 +144,36 @@ func (r *remote) join(ctx context.Context, running, own Peer) (members []Peer, e
 		if err != nil {
 			return fmt.Errorf("cannot add this node: %w", err)
 		}
-		for _, m := range added.Members {
-			for _, url := range m.PeerURLs {
-				members = append(members, Peer{Name: m.Name, URL: url})
-			}
-		}
+		members = peersOf(added.Members)
 		return nil
 	})
 	return members, err
+}
+
+func peersOf(list []*etcdserverpb.Member) (members []Peer) {
+	for _, m := range list {
+		for _, url := range m.PeerURLs {
+			members = append(members, Peer{Name: m.Name, URL: url})
+		}
+	}
+	return members
+}
+
+// members asks one after the other.
+func (r *remote) members(ctx context.Context, others []Peer) (members []Peer, err error) {
+	for _, p := range others {
+		err = r.with(ctx, p, func(ctx context.Context, c *clientv3.Client) error {
+			list, err := c.MemberList(ctx)
+			if err == nil {
+				members = peersOf(list.Members)
+			}
+			return err
+		})
+		if err == nil {
+			return members, nil
+		}
+	}
+	return nil, err
 }
 
 // promote asks the first other member that answers. etcd refuses while this node hasn't caught up.
