@@ -19,6 +19,7 @@ func FromCluster(c *cluster.Cluster) *Site {
 		ServeUnknown: c.Provisioning.UnknownMachines == cluster.UnknownOffer || c.Provisioning.UnknownMachines == cluster.UnknownDiscover,
 		Discover:     c.Provisioning.UnknownMachines == cluster.UnknownDiscover,
 		ListUnknown:  c.Provisioning.UnknownMachines != cluster.UnknownIgnore,
+		IPv6:         ipv6FromCluster(c),
 	}
 	for _, s := range c.Provisioning.Subnets {
 		site.Further = append(site.Further, Subnet{
@@ -43,6 +44,8 @@ func FromCluster(c *cluster.Cluster) *Site {
 			Install: c.NodeInstall(n) != nil,
 			UUID:    n.Match.UUID,
 			Serial:  n.Match.Serial,
+
+			Address6: c.BootAddress6(n),
 		})
 	}
 	return site

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/slipway-os/slipway/builder/kv"
@@ -23,6 +24,7 @@ type Change struct {
 	Site    *Site
 	Version string      // image version to serve; empty: the newest
 	Policy  ClaimPolicy // of claims
+	TPM     TPMPolicy
 	// NodeConfig as in Config.
 	NodeConfig func(node string) ([]byte, error)
 }
@@ -49,6 +51,9 @@ func (s *Site) fixed(next *Site) error {
 			return fmt.Errorf("%s is %v now and was %v: %w", c.what, c.has, c.had, ErrNeedsRestart)
 		}
 	}
+	if had, has := s.IPv6, next.IPv6; (had == nil) != (has == nil) || had != nil && (had.Subnet != has.Subnet || had.Server != has.Server || had.Advertise != has.Advertise) {
+		return fmt.Errorf("IPv6 in provisioning is another: %w", ErrNeedsRestart)
+	}
 	if len(s.Further) != len(next.Further) {
 		return fmt.Errorf("provisioning.subnets has %d further subnets now and had %d: %w", len(next.Further), len(s.Further), ErrNeedsRestart)
 	}
@@ -74,7 +79,10 @@ func (s *Server) Change(ctx context.Context, c Change) error {
 		return err
 	}
 	s.warnUnsigned(files)
-	next := s.makeLive(c, files)
+	next, err := s.makeLive(c, files)
+	if err != nil {
+		return err
+	}
 	if err := s.leases.serve(c.Site); err != nil {
 		s.config.Log.Warn("leases that the document has overtaken are still on disk", "error", err) // the next start drops them
 	}
@@ -86,10 +94,10 @@ func (s *Server) Change(ctx context.Context, c Change) error {
 }
 
 // makeLive makes everything that depends on the document.
-func (s *Server) makeLive(c Change, files *artifacts) *live {
-	own := &claims{store: s.claims.store, policy: c.Policy, log: s.claims.log}
+func (s *Server) makeLive(c Change, files *artifacts) (*live, error) {
+	own := &claims{store: s.claims.store, policy: c.Policy, tpm: c.TPM, log: s.claims.log}
 	h := &handler{
-		site: c.Site, port: s.config.HTTPPort, artifacts: files, states: s.states, config: c.NodeConfig, log: s.config.Log,
+		site: c.Site, port: s.config.HTTPPort, base6: s.base6(), artifacts: files, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), c.NodeConfig), log: s.config.Log,
 		reports: s.reports, told: s.config.Told, now: s.config.Now, claims: own, leases: s.leases, machines: s.machines, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
@@ -97,6 +105,11 @@ func (s *Server) makeLive(c Change, files *artifacts) *live {
 			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
 			URL: secureURL(c.Site.Server, secure.Port),
 		}
+		var err error
+		if _, h.tpms.authority, err = h.secure.Trust(nil); err != nil {
+			return nil, err
+		}
+		h.tpms.makers = secure.Makers
 	}
 	plain := h.routes()
 	plain.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
@@ -107,7 +120,7 @@ func (s *Server) makeLive(c Change, files *artifacts) *live {
 	orders.Handle("/", takeOrders(c.Site, s.states, s.past, own, s.config.Log))
 	orders.HandleFunc("POST /reload", s.serveReload)
 	orders.HandleFunc("GET /machines", s.serveMachines)
-	return &live{site: c.Site, artifacts: files, plain: plain, secure: h.secureRoutes(), orders: orders}
+	return &live{site: c.Site, artifacts: files, plain: plain, secure: h.secureRoutes(), orders: orders}, nil
 }
 
 // now is a handler of what is served at the time of a request.

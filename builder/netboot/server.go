@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/kv"
@@ -35,8 +37,10 @@ type Config struct {
 	Secure *Secure
 	// Interfaces to serve on; empty: those that have the server's addresses.
 	Interfaces []string
-	HTTPPort   int    // 0: bootspec.DefaultHTTPPort
-	StateDir   string // folder for node states and leases; empty: kept in memory only
+	HTTPPort   int // 0: bootspec.DefaultHTTPPort
+	// TFTPSinglePort: all of TFTP goes over port 69, for networks that let no other port through.
+	TFTPSinglePort bool
+	StateDir       string // folder for node states and leases; empty: kept in memory only
 	// Store is where node states, leases and claims are kept instead, by several boot servers of one site, each with an address of its
 	// own; nil: in StateDir. The server closes it. StoreName is it in words.
 	Store     kv.Shared
@@ -67,7 +71,8 @@ type Server struct {
 	past     *history
 	rivals   *rivals
 	claims   *claims
-	sisters  *sisters // nil: this server is alone
+	duid     dhcpv6.DUID // DHCPv6 clients know the server by it
+	sisters  *sisters    // nil: this server is alone
 	machines *machines
 	reports  *reportLimit
 	pages    http.Handler
@@ -146,6 +151,11 @@ func (s *Server) open() (err error) {
 	if s.leases, err = openPools(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
+	if c.Site.ipv6() != nil {
+		if s.duid, err = ownDUID(s.store); err != nil {
+			return err
+		}
+	}
 	if s.machines, err = openMachines(s.entries, c.Now, c.Log); err != nil {
 		return err
 	}
@@ -159,9 +169,13 @@ func (s *Server) open() (err error) {
 	}
 	first := Change{Site: c.Site, NodeConfig: c.NodeConfig}
 	if c.Secure != nil {
-		first.Policy = c.Secure.Policy
+		first.Policy, first.TPM = c.Secure.Policy, c.Secure.TPM
 	}
-	s.live.Store(s.makeLive(first, files))
+	now, err := s.makeLive(first, files)
+	if err != nil {
+		return err
+	}
+	s.live.Store(now)
 	return nil
 }
 
@@ -241,20 +255,24 @@ func (s *Server) serve(ctx context.Context) error {
 		group.Go(func() error { return s.serveWire(ctx, w) })
 	}
 	for _, listener := range s.sockets.secure {
-		listener := tls.NewListener(listener, s.config.Secure.tlsConfig())
+		listener := tls.NewListener(newCrowd(listener, log), s.config.Secure.tlsConfig())
 		group.Go(func() error {
 			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
 		})
 	}
 	for _, listener := range s.sockets.http {
 		group.Go(func() error {
-			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
+			return serveHTTP(ctx, newCrowd(listener, log), s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
 		})
 	}
 	if s.control != nil {
 		group.Go(func() error {
 			return serveHTTP(ctx, s.control, s.now(func(l *live) http.Handler { return l.orders }), log)
 		})
+	}
+	s.serve6(ctx, group)
+	if what := tooFewNeighbours(len(site.Machines), neighboursFile); what != "" {
+		log.Warn("a rack that boots at once will find no room", "what", what)
 	}
 	for _, w := range s.sockets.wires {
 		log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", w.link.Name, "address", w.servers[0], "http", baseURL(w.servers[0], s.config.HTTPPort))
@@ -265,10 +283,12 @@ func (s *Server) serve(ctx context.Context) error {
 // tftpHeaders are those of IPv4, UDP and TFTP, in bytes.
 const tftpHeaders = 20 + 8 + 4
 
-func (s *Server) openTFTP(name string, _ netip.Addr) (tftp.File, error) {
-	file, artifact, err := s.live.Load().artifacts.open(name)
+func (s *Server) openTFTP(name string, client netip.Addr) (tftp.File, error) {
+	if file, err := s.openUBoot(name, client); !errors.Is(err, fs.ErrNotExist) {
+		return file, err
+	}
+	file, artifact, err := s.live.Load().artifacts.shared(name)
 	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
-		file.Close()
 		err = fs.ErrNotExist
 	}
 	if err != nil {
@@ -286,6 +306,9 @@ type served struct {
 	artifact manifest.Artifact
 }
 
+// Close leaves the file open: all transfers share it.
+func (served) Close() error { return nil }
+
 // Size is the file's size in bytes.
 func (f served) Size() int64 { return f.artifact.Size }
 
@@ -298,6 +321,9 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 	}
 	s.traffic.tftp.Add(t.Size)
 	log.Info("tftp: sent", "bytes", t.Size)
+	if strings.HasPrefix(t.Name, ubootFolder) && strings.HasSuffix(t.Name, "/"+fileInitrd) {
+		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP for U-Boot", t.Name, t.Size)
+	}
 	if f := s.live.Load().artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
 		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}

@@ -41,7 +41,7 @@ func (r *reloader) change(d *clusterDocument) netboot.Change {
 	site := netboot.FromCluster(d.Cluster)
 	site.Proxy = r.flags.proxy
 	return netboot.Change{
-		Site: site, Version: d.Image.Version, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),
+		Site: site, Version: d.Image.Version, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy), TPM: netboot.TPMPolicy(d.Provisioning.Claims.TPM),
 		NodeConfig: func(node string) ([]byte, error) {
 			return nodeconfig.Render(d.Cluster, node, r.id, nodeconfig.Environment{Environment: r.app.pki(), Server: nodeServerURL(d, node)})
 		},

@@ -45,7 +45,7 @@ func TestMachineIsDiscoveredAndAdopted(t *testing.T) {
 		"-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n,mac=52:54:00:00:00:99,romfile=,bootindex=1",
 		"-netdev", "hubport,id=c,hubid=1", "-device", "virtio-net-pci,netdev=c,mac=52:54:00:00:01:99,romfile=",
 		"-drive", "if=none,id=l,format=raw,cache=unsafe,file="+large, "-device", "virtio-blk-pci,drive=l,serial=LARGE",
-		"-drive", "if=none,id=s,format=raw,cache=unsafe,file="+small, "-device", "virtio-blk-pci,drive=s,serial=SMALL")...)
+		"-drive", "if=none,id=s,format=raw,cache=unsafe,file="+small, "-device", "virtio-blk-pci,drive=s,serial=SMALL,bootindex=2")...)
 	m.await("DISCOVERY: this machine is not in the cluster document")
 	r.await("discovered a machine that isn't in the cluster document")
 	told := r.output(r.program, "machines", "52:54:00:00:00:99", "--cluster", r.file("cluster.yaml"), "--state", r.file("state"))
@@ -64,8 +64,9 @@ func TestMachineIsDiscoveredAndAdopted(t *testing.T) {
 	m.await("adopted: this machine restarts as node worker-2")
 	m.await("configuration claimed over TLS")
 	m.await(lineInstalling)
-	m.await(lineInstalled)
+	m.await("slipway: installed on /dev/vdb (3.2 GB) SMALL")
 	r.await("node=worker-2 event=installed")
+	r.await("boots from its disk")
 	m.never("BOOT FAILED")
 	m.off()
 	if partition(t, small, bootspec.LabelESP).Size == 0 {
