@@ -128,7 +128,11 @@ func (c *child) launch() {
 	must(c.t, err)
 	c.starts++
 	c.stop = c.host.start("env", childServer+"="+string(text), "sh", "-c", "exec /proc/"+fmt.Sprint(os.Getpid())+"/exe 2>>"+c.logFile())
-	someoneWaits(c.t, func() bool { return strings.Count(c.said(), "msg=serving") == c.starts })
+	for deadline := time.Now().Add(time.Minute); strings.Count(c.said(), "msg=serving") != c.starts; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("the server at %s doesn't start (%d):\n%s", c.config.Address, c.starts, c.said())
+		}
+	}
 }
 
 func (c *child) logFile() string { return filepath.Join(c.dir, "log") }

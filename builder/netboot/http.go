@@ -24,7 +24,8 @@ import (
 // may claim it, and takes reports only from the node's address.
 type handler struct {
 	site      *Site
-	port      int // of its own URLs
+	port      int    // of its own URLs
+	base6     string // of those to clients that come over IPv6
 	artifacts *artifacts
 	states    *states
 	config    func(name string) ([]byte, error)

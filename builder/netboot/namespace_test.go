@@ -73,7 +73,11 @@ func network(t testing.TB) {
 // addBridge makes a network of its own with an address of the server.
 func addBridge(t testing.TB, name, address string) {
 	t.Helper()
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	ip, _, err := net.ParseCIDR(address)
+	must(t, err)
+	// With a hardware address of its own: else it takes one of its ports', and another when that goes.
+	hardware := append(net.HardwareAddr{2, 1}, ip.To4()...)
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: hardware}}
 	must(t, netlink.LinkAdd(bridge))
 	setAddress(t, bridge, address)
 	must(t, netlink.LinkSetUp(bridge))

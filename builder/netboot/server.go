@@ -11,9 +11,11 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/kv"
@@ -67,7 +69,8 @@ type Server struct {
 	past      *history
 	rivals    *rivals
 	claims    *claims
-	sisters   *sisters // nil: this server is alone
+	duid      dhcpv6.DUID // DHCPv6 clients know the server by it
+	sisters   *sisters    // nil: this server is alone
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -142,6 +145,11 @@ func (s *Server) open() (err error) {
 	if s.leases, err = openPools(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
+	if c.Site.ipv6() != nil {
+		if s.duid, err = ownDUID(s.store); err != nil {
+			return err
+		}
+	}
 	if s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust); err != nil {
 		return err
 	}
@@ -214,7 +222,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context) error {
 	site, log := s.config.Site, s.config.Log
 	h := &handler{
-		site: site, port: s.config.HTTPPort, artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
+		site: site, port: s.config.HTTPPort, base6: s.base6(), artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
@@ -244,6 +252,7 @@ func (s *Server) serve(ctx context.Context) error {
 	if what := tooFewNeighbours(len(site.Machines), neighboursFile); what != "" {
 		log.Warn("a rack that boots at once will find no room", "what", what)
 	}
+	s.serve6(ctx, group, routes, h)
 	for _, w := range s.sockets.wires {
 		log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", w.link.Name, "address", w.servers[0], "http", baseURL(w.servers[0], s.config.HTTPPort))
 	}
@@ -253,7 +262,10 @@ func (s *Server) serve(ctx context.Context) error {
 // tftpHeaders are those of IPv4, UDP and TFTP, in bytes.
 const tftpHeaders = 20 + 8 + 4
 
-func (s *Server) openTFTP(name string, _ netip.Addr) (tftp.File, error) {
+func (s *Server) openTFTP(name string, client netip.Addr) (tftp.File, error) {
+	if file, err := s.openUBoot(name, client); !errors.Is(err, fs.ErrNotExist) {
+		return file, err
+	}
 	file, artifact, err := s.artifacts.shared(name)
 	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
 		err = fs.ErrNotExist
@@ -288,6 +300,9 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 	}
 	s.traffic.tftp.Add(t.Size)
 	log.Info("tftp: sent", "bytes", t.Size)
+	if strings.HasPrefix(t.Name, ubootFolder) && strings.HasSuffix(t.Name, "/"+fileInitrd) {
+		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP for U-Boot", t.Name, t.Size)
+	}
 	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
 		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}

@@ -98,6 +98,10 @@ type Provisioning struct {
 	UnknownMachines string       `yaml:"unknownMachines"` // default list
 	Claims          Claims       `yaml:"claims"`
 	Subnets         []Subnet     `yaml:"subnets"` // where machines boot besides
+	// Server6 is the boot server's IPv6 address: with it machines boot over IPv6 too. See ipv6.go.
+	Server6              netip.Addr   `yaml:"server6"`
+	Subnet6              netip.Prefix `yaml:"subnet6"`              // default: cidr6 of the network that subnet is in
+	RouterAdvertisements bool         `yaml:"routerAdvertisements"` // default: where that network has no gateway6
 }
 
 // Claims is when a node's configuration is given out again.

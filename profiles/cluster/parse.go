@@ -109,6 +109,7 @@ func (c *Cluster) setDefaults(source *document.Source) {
 		c.Provisioning.Subnet = c.Networks[c.networkWithRole(NetworkManagement)].CIDR
 	}
 	c.subnetDefaults()
+	c.setDefaults6(source)
 	for i := range c.Nodes {
 		for j := range c.Nodes[i].Links {
 			c.Nodes[i].Links[j].setDefaults(c.Networks)

@@ -225,6 +225,7 @@ func (k *check) provisioning(c *Cluster) {
 	k.pool(c)
 	k.subnets(c)
 	k.virtualAddress(c)
+	k.provisioning6(c)
 }
 
 // virtualAddress is the path of that field.
