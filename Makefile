@@ -22,7 +22,7 @@ PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-t
 	qemu-system-x86 qemu-utils ovmf iproute2 nftables kmod \
 	git cryptsetup-bin dnsmasq-base atftp tftp-hpa busybox wget strace udhcpc isc-dhcp-client isc-dhcp-relay dhcpcd-base curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm qemu-efi-aarch64 u-boot-qemu sbsigntool ipmitool openipmi \
-	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry libfaketime
+	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry libfaketime swtpm swtpm-tools
 
 .PHONY: run build test test-media test-arm64 test-rack test-faults test-cosign test-images lint bench fuzz deps clean help
 

@@ -67,8 +67,8 @@ func connect(t testing.TB, from, to string) net.Conn {
 	return conn
 }
 
-// answerOf asks for the file and is the answer's status; 0: the connection was closed.
-func answerOf(conn net.Conn) int {
+// answered asks for the file and is the answer's status; 0: the connection was closed.
+func answered(conn net.Conn) int {
 	fmt.Fprint(conn, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
 	r, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: http.MethodHead})
 	if err != nil {
@@ -87,18 +87,18 @@ func TestFullHouse(t *testing.T) {
 			time.Sleep(10 * time.Millisecond) // so that it's the oldest
 		}
 	}
-	if got := answerOf(connect(t, "127.0.0.1", server)); got != 0 {
+	if got := answered(connect(t, "127.0.0.1", server)); got != 0 {
 		t.Errorf("an address that has its share is answered %d", got)
 	}
 	for i := range 3 {
-		if got := answerOf(connect(t, fmt.Sprintf("127.0.0.%d", 2+i), server)); got != 200 {
+		if got := answered(connect(t, fmt.Sprintf("127.0.0.%d", 2+i), server)); got != 200 {
 			t.Fatalf("another address is answered %d", got)
 		}
 	}
 	if _, err := silent[0].Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the one that was silent longest: %v, want the end", err)
 	}
-	if got := answerOf(silent[1]); got != 200 {
+	if got := answered(silent[1]); got != 200 {
 		t.Errorf("one that was silent, but not longest, is answered %d", got)
 	}
 }
@@ -109,7 +109,7 @@ func TestIdleGuests(t *testing.T) {
 	for i := range 12 {
 		conn := connect(t, fmt.Sprintf("127.0.0.%d", 2+i), server)
 		waitFor(t, func() bool { // the one before may not be idle yet
-			if got := answerOf(conn); got == 200 {
+			if got := answered(conn); got == 200 {
 				return true
 			}
 			conn = connect(t, fmt.Sprintf("127.0.0.%d", 2+i), server)

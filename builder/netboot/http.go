@@ -24,8 +24,7 @@ import (
 // may claim it, and takes reports only from the node's address.
 type handler struct {
 	site      *Site
-	port      int    // of its own URLs
-	base6     string // of those to clients that come over IPv6
+	port      int // of its own URLs
 	artifacts *artifacts
 	states    *states
 	config    func(name string) ([]byte, error)
@@ -35,6 +34,7 @@ type handler struct {
 	now       func() time.Time
 	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration. Its URL is that at the site's first address
 	claims    *claims
+	tpms      tpms
 	others    func() []netip.Addr // further boot servers of this site; may be nil
 }
 

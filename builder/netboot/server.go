@@ -140,7 +140,7 @@ func (s *Server) open() (err error) {
 		s.claims.store = &memory{}
 	}
 	if c.Secure != nil {
-		s.claims.policy = c.Secure.Policy
+		s.claims.policy, s.claims.tpm = c.Secure.Policy, c.Secure.TPM
 	}
 	if s.leases, err = openPools(s.entries, c.Site, c.Now); err != nil {
 		return err
@@ -222,13 +222,18 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context) error {
 	site, log := s.config.Site, s.config.Log
 	h := &handler{
-		site: site, port: s.config.HTTPPort, base6: s.base6(), artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
+		site: site, port: s.config.HTTPPort, artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
 		h.secure = bootspec.Secure{
 			Version: bootspec.ClaimVersion, Authority: string(secure.Authority), URL: secureURL(site.Server, secure.Port),
 		}
+		var err error
+		if _, h.tpms.authority, err = h.secure.Trust(nil); err != nil {
+			return err
+		}
+		h.tpms.makers = secure.Makers
 	}
 	routes := h.routes()
 	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
@@ -249,10 +254,10 @@ func (s *Server) serve(ctx context.Context) error {
 	if s.control != nil {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
 	}
+	s.serve6(ctx, group, routes, h)
 	if what := tooFewNeighbours(len(site.Machines), neighboursFile); what != "" {
 		log.Warn("a rack that boots at once will find no room", "what", what)
 	}
-	s.serve6(ctx, group, routes, h)
 	for _, w := range s.sockets.wires {
 		log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", w.link.Name, "address", w.servers[0], "http", baseURL(w.servers[0], s.config.HTTPPort))
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/slipway-os/slipway/builder/dashboard"
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/builder/nodeconfig"
+	"github.com/slipway-os/slipway/builder/tpm"
+	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
 // serveFlags are what serve needs besides the cluster.
@@ -29,6 +31,7 @@ type serveFlags struct {
 	address                          string
 	store, storeCA                   string
 	storeCert, storeKey              string
+	makers                           string
 }
 
 func serveCommand(a *app) *cobra.Command {
@@ -61,6 +64,7 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	flags.registerIdentity(c)
 	flags.trust.register(c)
 	c.Flags().StringVar(&flags.artifacts, "artifacts", "", "folder of baked images")
+	c.Flags().StringVar(&flags.makers, "tpm-makers", "", "folder with certificates of makers whose TPMs alone count (with provisioning.claims.tpm: required)")
 	c.Flags().StringArrayVar(&flags.networks, "interface", nil, "network interface to serve on; may be given again (default: those with the server's addresses)")
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
 	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
@@ -98,12 +102,28 @@ func stateFolder(flag string, d *clusterDocument) string {
 	return flag
 }
 
+// readMakers reads the authorities of TPMs' makers; nil: none are named. Without a TPM that is required they would stop nobody.
+func readMakers(c *cobra.Command, dir string, d *clusterDocument) (*tpm.Authorities, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	if d.Provisioning.Claims.TPM != cluster.TPMRequired {
+		return nil, usage(c, fmt.Errorf("--tpm-makers wants provisioning.claims.tpm: %s in the cluster document, not %s: else a machine goes around it by showing no TPM",
+			cluster.TPMRequired, d.Provisioning.Claims.TPM))
+	}
+	return tpm.ReadAuthorities(dir)
+}
+
 func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error {
 	trust, err := flags.trust.read(a, c)
 	if err != nil {
 		return err
 	}
-	id, err := loadIdentity(&flags.clusterFlags, d)
+	makers, err := readMakers(c, flags.makers, d)
+	if err != nil {
+		return err
+	}
+	id, err := loadIdentity(a, &flags.clusterFlags, d)
 	if err != nil {
 		return err
 	}
@@ -141,6 +161,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		},
 		Secure: &netboot.Secure{
 			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),
+			TPM: netboot.TPMPolicy(d.Provisioning.Claims.TPM), Makers: makers,
 		},
 		Pages: func(s *netboot.Server) http.Handler {
 			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic,

@@ -107,12 +107,20 @@ type Provisioning struct {
 // Claims is when a node's configuration is given out again.
 type Claims struct {
 	Policy string `yaml:"policy"` // default same-machine
+	TPM    string `yaml:"tpm"`    // default use
 }
 
 // Policies of claims.
 const (
 	ClaimsSameMachine = "same-machine" // to the machine that shows the same MAC address, UUID and serial number as at first
 	ClaimsOnce        = "once"         // to nobody, until an operator arms the node again
+)
+
+// What TPMs mean for claims.
+const (
+	TPMUse      = "use"      // a machine that has one is bound to it
+	TPMRequired = "required" // a machine without one gets nothing
+	TPMIgnore   = "ignore"   // none is asked for
 )
 
 // Network is one layer-2 network of the rack.

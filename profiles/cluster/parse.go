@@ -93,6 +93,9 @@ func (c *Cluster) setDefaults(source *document.Source) {
 	if !source.Has("provisioning.claims.policy") {
 		c.Provisioning.Claims.Policy = ClaimsSameMachine
 	}
+	if !source.Has("provisioning.claims.tpm") {
+		c.Provisioning.Claims.TPM = TPMUse
+	}
 	if !source.Has("provisioning.unknownMachines") {
 		c.Provisioning.UnknownMachines = UnknownList
 	}
