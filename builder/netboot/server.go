@@ -222,7 +222,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context) error {
 	site, log := s.config.Site, s.config.Log
 	h := &handler{
-		site: site, port: s.config.HTTPPort, base6: s.base6(), artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
+		site: site, port: s.config.HTTPPort, artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
