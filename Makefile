@@ -20,9 +20,9 @@ ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What the product and its tests need of a Debian 12 or 13 machine, besides Go.
 PACKAGES := make gcc libc6-dev pkg-config libblkid-dev libseccomp-dev squashfs-tools \
 	qemu-system-x86 qemu-utils ovmf iproute2 nftables kmod \
-	git cryptsetup-bin dnsmasq-base atftp tftp-hpa udhcpc isc-dhcp-client isc-dhcp-relay dhcpcd-base curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
-	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm qemu-efi-aarch64 ipmitool openipmi \
-	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry libfaketime
+	git cryptsetup-bin dnsmasq-base atftp tftp-hpa busybox wget strace udhcpc isc-dhcp-client isc-dhcp-relay dhcpcd-base curl cpio gdisk dosfstools mtools xorriso genisoimage ipxe \
+	gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-system-arm qemu-efi-aarch64 u-boot-qemu sbsigntool ipmitool openipmi \
+	bmap-tools zstd mount keepalived xz-utils minisign chromium docker-registry libfaketime swtpm swtpm-tools
 
 .PHONY: run build test test-media test-arm64 test-rack test-faults test-cosign test-images lint bench fuzz deps clean help
 
@@ -98,10 +98,17 @@ lint: ## gofmt and go vet
 	@bad=$$(gofmt -l agent builder images profiles test); test -z "$$bad" || { echo "gofmt: $$bad" >&2; exit 1; }
 	go vet ./...
 
-bench: PACKAGES += mkosi debootstrap systemd-container kea-dhcp4-server kea-admin
-bench: deps build ## print the figures of docs/figures.md (boots virtual machines)
+# PEERS are the servers that others are measured against. They are unpacked, not installed: installed, they'd be started.
+PEERS := tftpd-hpa nginx
+bench: PACKAGES += mkosi debootstrap systemd-container kea-dhcp4-server kea-admin libwrap0 libpcre2-8-0
+bench: export PATH := $(abspath $(OUT))/peers/usr/sbin:$(PATH)
+bench: deps build $(OUT)/peers ## print the figures of docs/figures.md (boots virtual machines)
 	bash -o pipefail -c "go test -run '^$$' -bench . -benchtime 1s ./builder/... ./agent/... ./images/... | grep -E '^(Benchmark|ok|FAIL|panic|--- FAIL|    .*_test.go)'"
 	go run ./test/figures
+
+$(OUT)/peers:
+	@mkdir -p $@.new && cd $@.new && apt-get -q download $(PEERS) && for p in *.deb; do dpkg-deb -x $$p . && rm $$p || exit 1; done
+	@rm -rf $@ && mv $@.new $@
 
 fuzz: ## run every fuzz target for FUZZTIME (10m)
 	@grep -rln --include='*_test.go' --exclude-dir=components '^func Fuzz' agent builder images profiles | while read -r f; do \

@@ -44,6 +44,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	record = afterBoot(record, node)
 	sender, err := newSender(node, record, log)
 	if err != nil {
 		return err
@@ -102,6 +103,19 @@ func readRecord() (bootspec.BootState, error) {
 		return record, fmt.Errorf("cannot read the boot record %s: %w", bootspec.BootRecord, err)
 	}
 	return record, nil
+}
+
+// afterBoot is the record without a boot server that is lost once the network is the document's: one that was found over IPv6, by a node
+// that has none there. The configuration says then which server it is.
+func afterBoot(record bootspec.BootState, node bootspec.Node) bootspec.BootState {
+	u, err := url.Parse(record.Server)
+	if err != nil || node.Server == "" {
+		return record
+	}
+	if host, err := netip.ParseAddr(u.Hostname()); err == nil && host.Is6() && !neighbour(node.Network, record.Server) {
+		record.Server, record.Secure = "", nil
+	}
+	return record
 }
 
 // newSender reports to the server the machine booted from, or to the one that the node document names. A machine that knows

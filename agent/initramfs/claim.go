@@ -51,7 +51,7 @@ func (b *boot) findSecure(ctx context.Context) error {
 	if err != nil {
 		return stopError{err}
 	}
-	b.claimant = client
+	b.claimant, b.claimKey, b.authority = client, secure.Digest(key), digest
 	if len(pins) == 0 {
 		b.log.Warn("BOOT CA NOT PINNED: this image takes whoever answers for its boot server (slipway bake --boot-ca pins the right one)", "authority", digest)
 	} else {
@@ -63,15 +63,19 @@ func (b *boot) findSecure(ctx context.Context) error {
 // claimConfig gets the node's configuration. A server that is away is waited for; one that refuses ends the boot with its
 // reason.
 func (b *boot) claimConfig(ctx context.Context) error {
-	body, err := json.Marshal(bootspec.Claim{
+	b.findTPM()
+	if b.tpm != nil {
+		defer b.tpm.Close()
+	}
+	claim := bootspec.Claim{
 		Version: bootspec.ClaimVersion, MAC: b.lease.MAC, UUID: smbios("product_uuid"), Serial: smbios("product_serial"), Image: b.root.Image,
-	})
-	if err != nil {
-		return err
 	}
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
-		var again bool
-		if again, err = b.claim(ctx, body); err == nil {
+		again, err := b.prove(ctx, &claim)
+		if err == nil {
+			again, err = b.claim(ctx, claim)
+		}
+		if err == nil {
 			b.log.Info("configuration claimed over TLS", "bytes", len(b.config))
 			return nil
 		}
@@ -99,7 +103,11 @@ func smbios(field string) string {
 }
 
 // claim asks once; again says if another try may help.
-func (b *boot) claim(ctx context.Context, body []byte) (again bool, err error) {
+func (b *boot) claim(ctx context.Context, claim bootspec.Claim) (again bool, err error) {
+	body, err := json.Marshal(claim)
+	if err != nil {
+		return false, err
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.secure.URL+bootspec.RouteClaim, bytes.NewReader(body))
 	if err != nil {
 		return false, err
@@ -133,10 +141,7 @@ func doOnce(client *http.Client, req *http.Request, limit int64, patience time.D
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		reason, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-		err := fmt.Errorf("the boot server says %s: %s", resp.Status, oneLine(reason))
-		if resp.StatusCode == http.StatusNotFound {
-			err = missing{err}
-		}
+		err := &answerError{resp.StatusCode, resp.Status, oneLine(reason)}
 		return nil, nil, resp.StatusCode/100 == 5 || resp.StatusCode == http.StatusTooManyRequests, err
 	}
 	data, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
@@ -147,6 +152,16 @@ func doOnce(client *http.Client, req *http.Request, limit int64, patience time.D
 		return nil, nil, false, fmt.Errorf("it is over %d bytes", limit)
 	}
 	return data, resp.Header, false, nil
+}
+
+// answerError is an answer of the boot server that isn't what was asked for.
+type answerError struct {
+	status       int
+	code, reason string
+}
+
+func (e *answerError) Error() string {
+	return fmt.Sprintf("the boot server says %s: %s", e.code, e.reason)
 }
 
 // oneLine is the first line of a text from outside.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipway-os/slipway/agent/network"
 	"github.com/slipway-os/slipway/agent/secure"
+	"github.com/slipway-os/slipway/agent/tpm"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/bootspec/securetest"
 )
@@ -22,6 +23,12 @@ func claimer(t *testing.T, pins string, handler http.HandlerFunc) (b *boot, said
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+bootspec.RouteClaim, handler)
+	return claimerAt(t, pins, mux)
+}
+
+// claimerAt is one whose server has these routes.
+func claimerAt(t *testing.T, pins string, mux *http.ServeMux) (b *boot, said *bytes.Buffer) {
+	t.Helper()
 	securetest.Serve(t, mux, "127.0.0.1")
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
@@ -29,6 +36,7 @@ func claimer(t *testing.T, pins string, handler http.HandlerFunc) (b *boot, said
 	return &boot{
 		client: newClient(&secure.Servers{}), log: slog.New(slog.NewTextHandler(said, nil)), lease: network.Lease{Server: srv.URL, MAC: "52:54:00:00:00:11"},
 		args: map[string]string{bootspec.ArgBootCA: pins}, root: bootspec.Root{Image: "slipway-worker-0.1.0-amd64"},
+		openTPM: func() (prover, error) { return nil, tpm.ErrNone },
 	}, said
 }
 
@@ -69,7 +77,7 @@ func TestServerMustBeThePinnedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.secure.URL = other.secure.URL
-	if again, err := b.claim(t.Context(), nil); err == nil || !again || !strings.Contains(err.Error(), "certificate") {
+	if again, err := b.claim(t.Context(), bootspec.Claim{}); err == nil || !again || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("another server: %v, %v", again, err)
 	}
 }

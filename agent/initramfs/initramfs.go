@@ -42,6 +42,11 @@ type boot struct {
 	client     *http.Client
 	secure     bootspec.Secure // the boot server over TLS
 	claimant   *http.Client    // for it, with the key of this boot
+	claimKey   string          // that key's digest
+	authority  string          // digest of the boot server's authority
+	openTPM    func() (prover, error)
+	tpm        prover // nil: absent says why
+	absent     string
 	sender     *status.Sender
 	loader     *modules.Loader
 	medium     *media.Medium // what the machine booted from; nil: the network
@@ -97,7 +102,7 @@ func (b *boot) steps() []step {
 // Main runs the first stage as process 1. It doesn't return: in the end another program has taken the process over, or
 // the machine starts anew.
 func Main() {
-	b := &boot{}
+	b := &boot{openTPM: openTPM}
 	if err := b.start(); err != nil {
 		// No /dev/kmsg: standard error is the console, if there is one.
 		fmt.Fprintln(os.Stderr, "slipway: cannot start:", err)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/checksums"
@@ -78,11 +79,9 @@ func (s signedRelease) words() string {
 // getIfThere is get for what the boot server may not have: then it is nil.
 func (b *boot) getIfThere(ctx context.Context, address string, limit int64) ([]byte, error) {
 	data, err := b.get(ctx, address, limit)
-	if errors.As(err, &missing{}) {
+	var answer *answerError
+	if errors.As(err, &answer) && answer.status == http.StatusNotFound {
 		return nil, nil
 	}
 	return data, err
 }
-
-// missing is the failure to get what the boot server says it doesn't have.
-type missing struct{ error }

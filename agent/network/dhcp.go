@@ -29,7 +29,9 @@ type Finder struct {
 	Usable func(LinkState) bool
 	// Patience is how long no link at all is waited for, and how often the waiting is spoken of. Zero: 30 s and 15 s.
 	NoLink, Speak time.Duration
-	Log           *slog.Logger
+	// Later6 is how long IPv4 is asked alone. Zero: 6 s.
+	Later6 time.Duration
+	Log    *slog.Logger
 }
 
 // Find sets all links up, asks each that has a carrier, and returns the first answer that is of use; the link then has its
@@ -79,6 +81,7 @@ func (f Finder) first(ctx context.Context) (Lease, error) {
 				asking[l.Index] = true
 				f.Log.Info("link has a carrier, asking for an address", "link", l.Name, "mac", l.MAC, "driver", l.Driver)
 				wg.Go(func() { f.ask(ctx, l, found) })
+				wg.Go(func() { f.ask6(ctx, l, found) })
 			}
 		}
 		if len(links) == 0 && time.Since(started) > f.NoLink {
@@ -220,7 +223,11 @@ func request(p *dhcpv4.DHCPv4) {
 
 // apply gives the link its address and route. The address stays when the lease ends: the node document takes over.
 func (l Lease) apply() error {
-	if err := replaceAddress(l.Link, l.Address); err != nil {
+	add := replaceAddress
+	if l.Address.Addr().Is6() {
+		add = addAtOnce
+	}
+	if err := add(l.Link, l.Address); err != nil {
 		return err
 	}
 	if !l.Router.IsValid() {

@@ -194,12 +194,17 @@ func setUp(name string) error {
 }
 
 // replaceAddress adds an address that stays for ever; one that is there already is no error.
-func replaceAddress(name string, p netip.Prefix) error {
+func replaceAddress(name string, p netip.Prefix) error { return addAddress(name, p, 0) }
+
+// addAtOnce adds an IPv6 address that is used at once, without a look for duplicates: for one that a server has given.
+func addAtOnce(name string, p netip.Prefix) error { return addAddress(name, p, unix.IFA_F_NODAD) }
+
+func addAddress(name string, p netip.Prefix, flags int) error {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("cannot find link %s: %w", name, err)
 	}
-	if err := netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+	if err := netlink.AddrReplace(l, &netlink.Addr{IPNet: ipNet(p), Flags: flags}); err != nil {
 		return fmt.Errorf("cannot add address %v to %s: %w", p, name, err)
 	}
 	return nil

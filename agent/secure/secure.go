@@ -98,3 +98,16 @@ func Key() (*tls.Certificate, error) {
 	}
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
+
+// Digest is that of a certificate's public key (bootspec.Fingerprint), as the server sees it.
+func Digest(own *tls.Certificate) string {
+	key, ok := own.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return ""
+	}
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return ""
+	}
+	return bootspec.Fingerprint(der)
+}

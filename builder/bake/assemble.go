@@ -153,15 +153,20 @@ func (b *baker) assembleRoot() error {
 	for _, l := range b.layers {
 		packages["package "+l.Package] = l
 		for _, e := range l.Entries {
-			if into, ok := boot[e.Path]; ok {
+			into, boots := boot[e.Path]
+			if boots {
 				data, err := e.Content.Bytes()
 				if err != nil {
 					return fmt.Errorf("cannot read %s of %s: %w", e.Path, e.Origin, err)
 				}
 				*into = data
-				if e.Path != bootspec.Loader(b.Plan.Arch) {
-					continue
+			}
+			if e.Path == bootspec.Loader(b.Plan.Arch) { // it is in the root image too, for nodes that install themselves
+				if err := b.signLoader(&e); err != nil {
+					return err
 				}
+			} else if boots {
+				continue
 			}
 			if b.leftOut(e.Path) {
 				continue

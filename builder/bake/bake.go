@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/slipway-os/slipway/builder/authenticode"
 	"github.com/slipway-os/slipway/builder/complete"
 	"github.com/slipway-os/slipway/builder/component"
 	"github.com/slipway-os/slipway/builder/kmod"
@@ -48,6 +49,8 @@ type Options struct {
 	Out     string     // folder of the artifacts; made when missing
 	Cache   string     // folder of stages; made when missing
 	Origin  provenance.Origin
+	// SecureBoot signs the EFI programs that firmware starts: the UKI and the boot loader. nil: they are left as they are.
+	SecureBoot *authenticode.Signer
 	// Proved is told what was proven, before anything is packed. It may be nil.
 	Proved func(*complete.Proof)
 	// Progress is told what is being done. It may be nil, and may be called from several goroutines.

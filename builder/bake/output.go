@@ -134,6 +134,9 @@ func (b *baker) writeArtifacts() error {
 	if b.ukiDigest, err = bootspec.SealUKI(b.uki); err != nil {
 		return err
 	}
+	if b.uki, err = b.signed(b.uki, "unified kernel image"); err != nil {
+		return err
+	}
 	for _, a := range []struct {
 		kind, ext string
 		write     func(io.Writer) error

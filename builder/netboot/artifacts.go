@@ -211,8 +211,8 @@ func (f *artifact) verify() error {
 	return nil
 }
 
-// open opens a served file anew, at its beginning. fs.ErrNotExist: no manifest names it.
-func (a *artifacts) open(name string) (*os.File, manifest.Artifact, error) {
+// shared is a served file as it was opened first: for reading at offsets, not to be closed. fs.ErrNotExist: no manifest names it.
+func (a *artifacts) shared(name string) (*os.File, manifest.Artifact, error) {
 	f, ok := a.files[name]
 	if !ok {
 		return nil, manifest.Artifact{}, fs.ErrNotExist
@@ -224,12 +224,21 @@ func (a *artifacts) open(name string) (*os.File, manifest.Artifact, error) {
 	if info.Size() != f.Size || !info.ModTime().Equal(f.changed) {
 		return nil, f.Artifact, fmt.Errorf("cannot open artifact: %s was written over since the server verified it (bake it again and restart the server)", name)
 	}
-	// A file of its own (sendfile needs the offset) of the same inode, whatever has the name by now.
-	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.file.Fd()))
+	return f.file, f.Artifact, nil
+}
+
+// open opens a served file anew, at its beginning. fs.ErrNotExist: no manifest names it.
+func (a *artifacts) open(name string) (*os.File, manifest.Artifact, error) {
+	first, artifact, err := a.shared(name)
 	if err != nil {
-		return nil, f.Artifact, fmt.Errorf("cannot open artifact %s: %w", name, err)
+		return nil, artifact, err
 	}
-	return file, f.Artifact, nil
+	// A file of its own (sendfile needs the offset) of the same inode, whatever has the name by now.
+	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", first.Fd()))
+	if err != nil {
+		return nil, artifact, fmt.Errorf("cannot open artifact %s: %w", name, err)
+	}
+	return file, artifact, nil
 }
 
 func (a *artifacts) close() {

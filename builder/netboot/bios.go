@@ -28,6 +28,7 @@ const routeIPXE = "/ipxe/"
 // Files of an image for iPXE. The name of the initrd is also what the kernel's command line calls it.
 const (
 	fileScript = "boot.ipxe"
+	fileUEFI   = "uefi.ipxe" // the script for iPXE on UEFI
 	fileKernel = "linux"
 	fileInitrd = "initrd"
 )
@@ -54,7 +55,7 @@ func (d *Decision) bootBIOS(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	return ", TFTP " + loader
 }
 
-// scriptFor answers iPXE on legacy BIOS.
+// scriptFor answers iPXE.
 func scriptFor(request, reply *dhcpv4.DHCPv4, url string) string {
 	if lacksHTTP(request.Options.Get(dhcpv4.GenericOptionCode(optionIPXE))) {
 		return ": no boot file, this iPXE has no HTTP (let the machine boot by its ROM's own PXE instead)"
@@ -92,9 +93,9 @@ func lacksHTTP(options []byte) bool {
 // script is what iPXE does with an image: the kernel's whole command line, and the name of the initrd for kernels that are
 // started by EFI. When something fails the machine starts anew and asks again: there may be another image by then.
 func script(base, image, cmdline string) (string, error) {
-	words := strings.Fields(cmdline)
-	if slices.ContainsFunc(words, func(w string) bool { return w == "||" || w == "&&" || strings.ContainsAny(w, "${}\x00") }) {
-		return "", errors.New("its command line has what means something else to iPXE: ||, &&, $, { or }")
+	words, err := wordsFor(cmdline)
+	if err != nil {
+		return "", err
 	}
 	from := base + routeIPXE + image + "/"
 	return fmt.Sprintf(`#!ipxe
@@ -109,11 +110,38 @@ reboot
 `, image, from, fileKernel, strings.Join(words, " "), fileInitrd, from, fileInitrd, image), nil
 }
 
-// serveIPXE serves the script, or a part of a UKI.
+// scriptUEFI is what iPXE does with an image on UEFI: it starts the UKI with its own command line as words. Left alone, iPXE would give it its
+// file name as the whole command line, and systemd's stub takes that instead of what is in the image, unless Secure Boot is on.
+func scriptUEFI(base, image, cmdline string) (string, error) {
+	words, err := wordsFor(cmdline)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf(`#!ipxe
+echo %s
+kernel %s%s%s%s %s || goto failed
+boot || goto failed
+:failed
+echo Cannot boot %s. This machine starts anew in 30 seconds.
+sleep 30
+reboot
+`, image, base, bootspec.RouteArtifacts, image, bootspec.ExtUKI, strings.Join(words, " "), image), nil
+}
+
+// wordsFor are the words of a kernel's command line, for a script of iPXE's.
+func wordsFor(cmdline string) ([]string, error) {
+	words := strings.Fields(cmdline)
+	if slices.ContainsFunc(words, func(w string) bool { return w == "||" || w == "&&" || strings.ContainsAny(w, "${}\x00") }) {
+		return nil, errors.New("its command line has what means something else to iPXE: ||, &&, $, { or }")
+	}
+	return words, nil
+}
+
+// serveIPXE serves a script, or a part of a UKI.
 func (h *handler) serveIPXE(w http.ResponseWriter, r *http.Request) {
 	image, name := r.PathValue("image"), r.PathValue("file")
 	file, artifact, err := h.artifacts.open(image + bootspec.ExtUKI)
-	section, ok := map[string]string{fileScript: ".cmdline", fileKernel: ".linux", fileInitrd: ".initrd"}[name]
+	section, ok := map[string]string{fileScript: ".cmdline", fileUEFI: ".cmdline", fileKernel: ".linux", fileInitrd: ".initrd"}[name]
 	if err == nil {
 		defer file.Close()
 	}
@@ -125,8 +153,8 @@ func (h *handler) serveIPXE(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		part, err = sectionOf(file, artifact.Size, section)
 	}
-	if err == nil && name == fileScript {
-		err = h.serveScript(w, r, part, image)
+	if make := map[string]func(base, image, cmdline string) (string, error){fileScript: script, fileUEFI: scriptUEFI}[name]; err == nil && make != nil {
+		err = h.serveScript(w, part, make, h.baseFor(r), image)
 	} else if err == nil {
 		h.servePart(w, r, part, artifact, name)
 	}
@@ -152,7 +180,7 @@ func sectionOf(file *os.File, size int64, name string) (*io.SectionReader, error
 // maxCmdline bounds a kernel's command line in bytes: twice of what Linux takes on x86.
 const maxCmdline = 4096
 
-func (h *handler) serveScript(w http.ResponseWriter, r *http.Request, cmdline *io.SectionReader, image string) error {
+func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, make func(base, image, cmdline string) (string, error), base, image string) error {
 	if cmdline.Size() > maxCmdline {
 		return fmt.Errorf("a command line of %d bytes", cmdline.Size())
 	}
@@ -160,7 +188,7 @@ func (h *handler) serveScript(w http.ResponseWriter, r *http.Request, cmdline *i
 	if err != nil {
 		return err
 	}
-	out, err := script(h.baseFor(r), image, string(text))
+	out, err := make(base, image, string(text))
 	if err != nil {
 		return err
 	}

@@ -94,6 +94,10 @@ reboot
 	if code != 200 || script != want {
 		t.Errorf("%d\n%s\nwant\n%s", code, script, want)
 	}
+	code, script = s.fetch(folder + "uefi.ipxe")
+	if line := "kernel http://10.1.0.1:8080/artifacts/slipway-worker-0.1.0-amd64.efi " + cmdline + " || goto failed\nboot || goto failed\n"; code != 200 || !strings.Contains(script, line) {
+		t.Errorf("%d\n%s\nwant in it\n%s", code, script, line)
+	}
 	for file, want := range map[string][]byte{"linux": image.Kernel, "initrd": image.Initrd} {
 		if code, got := s.fetch(folder + file); code != 200 || got != string(want) {
 			t.Errorf("%s: %d, %d bytes, want %d", file, code, len(got), len(want))
@@ -116,6 +120,9 @@ reboot
 func TestScriptRefusesWhatIPXEWouldTakeApart(t *testing.T) {
 	for _, cmdline := range []string{"a || b", "a && b", "x=${net0/mac}", "a\x00b"} {
 		if text, err := script("http://10.1.0.1:8080", "slipway-worker-0.1.0-amd64", cmdline); err == nil {
+			t.Errorf("%q became\n%s", cmdline, text)
+		}
+		if text, err := scriptUEFI("http://10.1.0.1:8080", "slipway-worker-0.1.0-amd64", cmdline); err == nil {
 			t.Errorf("%q became\n%s", cmdline, text)
 		}
 	}

@@ -47,6 +47,12 @@ type Claimed struct {
 	Serial string     `json:"serial"`
 	Key    string     `json:"key"` // SHA-256 of the public key that the claimant made for its boot
 	Image  string     `json:"image,omitempty"`
+	// TPM is the fingerprint of the endorsement key (bootspec.Fingerprint of its PKIX form) of the TPM that the machine has proven to
+	// have; empty: none.
+	TPM string `json:"tpm,omitempty"`
+	// TPMCertificate is that key's, in PEM, and TPMMaker who issued it, if the TPM has one. They are kept of the claim that the node is bound to.
+	TPMCertificate string `json:"tpmCertificate,omitempty"`
+	TPMMaker       string `json:"tpmMaker,omitempty"`
 }
 
 // ClaimRecord is what is kept of a node's claims.
@@ -67,26 +73,37 @@ var ErrClaimed = errors.New("this node's configuration was claimed by another ma
 // is pure. The claimant's MAC address is the one that the cluster document has.
 func decideClaim(record ClaimRecord, policy ClaimPolicy, claim Claimed) (ClaimRecord, error) {
 	bound := record.Bound
+	opens := bound == nil || record.Armed || bound.MAC != claim.MAC // the last: the document has another machine for this node now
 	switch {
-	case bound == nil, record.Armed, bound.MAC != claim.MAC: // the document has another machine for this node now
-		record.Bound, record.Armed = &claim, false
-	case bound.Key == claim.Key:
+	case opens, bound.Key == claim.Key:
 	case policy == ClaimOnce:
 		return record, fmt.Errorf("%w, or in an earlier boot (policy once)", ErrClaimed)
 	case !strings.EqualFold(bound.UUID, claim.UUID) || bound.Serial != claim.Serial:
 		return record, fmt.Errorf("%w, with another SMBIOS UUID or serial number", ErrClaimed)
 	}
+	next := claim
+	if !opens {
+		if policy != ClaimOnce {
+			next = *bound
+		}
+		next.takeTPM(*bound)
+		if claim.TPM != "" { // a node that was claimed without its TPM, by an image of before, is bound to it as well from now on
+			next.takeTPM(claim)
+		}
+	}
+	record.Bound, record.Armed = &next, false
+	claim.TPMCertificate = ""
 	record.Recent = append(slices.Clone(record.Recent), claim)
 	record.Recent = record.Recent[max(0, len(record.Recent)-maxClaims):]
-	if policy == ClaimOnce {
-		record.Bound = &claim
-	}
 	return record, nil
 }
 
 // anonymous says that a machine shows nothing by which it could be told from another: some firmware has no UUID and no serial number,
 // or what its maker forgot to fill in.
 func (c Claimed) anonymous() bool {
+	if c.TPM != "" {
+		return false
+	}
 	uuid := strings.Trim(strings.ToLower(strings.ReplaceAll(c.UUID, "-", "")), "0")
 	if strings.Trim(uuid, "f") != "" {
 		return false
@@ -102,6 +119,7 @@ func (c Claimed) anonymous() bool {
 type claims struct {
 	store  kv.Store
 	policy ClaimPolicy
+	tpm    TPMPolicy
 	log    *slog.Logger
 	nodes  sync.Map // name -> *sync.Mutex: one claim of a node at a time; those of others share the disk's syncs
 }
@@ -152,7 +170,12 @@ func (c *claims) change(node string, edit func(ClaimRecord) (ClaimRecord, error)
 
 // claim grants a claim, which is on disk then, or says why not.
 func (c *claims) claim(node string, claim Claimed) error {
-	_, err := c.change(node, func(r ClaimRecord) (ClaimRecord, error) { return decideClaim(r, c.policy, claim) })
+	_, err := c.change(node, func(r ClaimRecord) (ClaimRecord, error) {
+		if err := decideTPM(r, c.tpm, claim); err != nil {
+			return r, err
+		}
+		return decideClaim(r, c.policy, claim)
+	})
 	return err
 }
 

@@ -44,6 +44,16 @@ func claimant(t testing.TB) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
+// fingerprintOf is that of a claimant's key.
+func fingerprintOf(t testing.TB, own *tls.Certificate) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(&own.PrivateKey.(*ecdsa.PrivateKey).PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bootspec.Fingerprint(der)
+}
+
 // claimantFile is one as a file for curl.
 func claimantFile(t *testing.T) string {
 	t.Helper()
@@ -58,6 +68,14 @@ func claimantFile(t *testing.T) string {
 
 // secureLoopback serves a serving's TLS side, and returns a claim: from an address, with a key (nil: none) and a JSON body.
 func (s *serving) secureLoopback() func(from string, own *tls.Certificate, body string) (int, string) {
+	ask := s.secureAsk()
+	return func(from string, own *tls.Certificate, body string) (int, string) {
+		return ask(bootspec.RouteClaim, from, own, body)
+	}
+}
+
+// secureAsk is secureLoopback for any route.
+func (s *serving) secureAsk() func(route, from string, own *tls.Certificate, body string) (int, string) {
 	authority, own := securetest.Certificate(s.t)
 	secure := &Secure{Authority: authority, Certificate: func() (*tls.Certificate, error) { return own, nil }}
 	server := httptest.NewUnstartedServer(s.secureRoutes())
@@ -67,7 +85,10 @@ func (s *serving) secureLoopback() func(from string, own *tls.Certificate, body 
 	s.t.Cleanup(server.Close)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(authority)
-	return func(from string, own *tls.Certificate, body string) (int, string) {
+	var err error
+	_, s.tpms.authority, err = bootspec.Secure{Authority: string(authority)}.Trust(nil)
+	must(s.t, err)
+	return func(route, from string, own *tls.Certificate, body string) (int, string) {
 		s.t.Helper()
 		config := &tls.Config{RootCAs: roots, ServerName: bootspec.SecureName}
 		if own != nil {
@@ -75,7 +96,7 @@ func (s *serving) secureLoopback() func(from string, own *tls.Certificate, body 
 		}
 		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 		client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: config, DisableKeepAlives: true}}
-		answer, err := client.Post(server.URL+bootspec.RouteClaim, "application/json", strings.NewReader(body))
+		answer, err := client.Post(server.URL+route, "application/json", strings.NewReader(body))
 		if err != nil {
 			s.t.Fatal(err)
 		}

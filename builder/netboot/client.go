@@ -25,6 +25,7 @@ const (
 	ClientBIOS  Client = "BIOS PXE"     // option 60 PXEClient, architecture 0
 	ClientOther Client = "PXE of another architecture"
 	ClientIPXE  Client = "iPXE"
+	ClientUBoot Client = "U-Boot" // in its own name; it may also call itself PXEClient
 	ClientAgent Client = "slipway-agent"
 )
 
@@ -42,6 +43,8 @@ func clientOf(request *dhcpv4.DHCPv4) Client {
 		return ClientIPXE
 	case strings.HasPrefix(class, "HTTPClient"):
 		return ClientHTTP
+	case strings.HasPrefix(class, "U-Boot"):
+		return ClientUBoot
 	case !strings.HasPrefix(class, "PXEClient"):
 		return ClientPlain
 	case platform(request) != "":
@@ -60,8 +63,10 @@ func (c Client) firmware() bool { return c != ClientPlain && c != ClientAgent }
 
 // platform is Go's name of the architecture of a UEFI client that can run a UKI; empty for BIOS and all others. Of
 // several (option 93 is a list) the first that fits counts.
-func platform(request *dhcpv4.DHCPv4) string {
-	for _, a := range architectures(request) {
+func platform(request *dhcpv4.DHCPv4) string { return platformOf(architectures(request)) }
+
+func platformOf(list []iana.Arch) string {
+	for _, a := range list {
 		switch a {
 		case iana.EFI_X86_64, iana.EFI_BC, iana.EFI_X86_64_HTTP: // some x64 firmware calls itself 9, EFI byte code
 			return "amd64"
@@ -104,6 +109,9 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	case policy.fromDisk(d.Machine):
 		return fromDisk(d, reply, policy)
 	}
+	if d.Client == ClientUBoot {
+		return d.bootUBoot(request, reply, policy)
+	}
 	if isBIOS(request) && d.Client != ClientHTTP {
 		return d.bootBIOS(request, reply, policy)
 	}
@@ -124,7 +132,7 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 		// UEFI 2.10 section 24.7.2.4: the class is answered with exactly this, the URL is option 67.
 		reply.UpdateOption(dhcpv4.OptClassIdentifier("HTTPClient"))
 	case ClientIPXE:
-		noProxy(reply)
+		return scriptFor(request, reply, d.base(policy)+routeIPXE+strings.TrimSuffix(file, bootspec.ExtUKI)+"/"+fileUEFI)
 	}
 	reply.UpdateOption(dhcpv4.OptBootFileName(url))
 	return ", " + url

@@ -324,26 +324,39 @@ func TestCurl(t *testing.T) {
 	}
 }
 
-// TestTFTP: the boot file over port 69 with an ordinary client, and noted as sent; nothing else is there.
+// TestTFTP: the boot file with ordinary clients, from a port of its own and from port 69, and noted as sent; nothing else is there.
 func TestTFTP(t *testing.T) {
-	network(t)
-	config := configFor(t, &journal{})
-	s, _ := run(t, config)
-	node := plug(t, worker1)
-	must(t, node.udhcpc())
-	got := filepath.Join(node.dir, "got")
-	if said, err := node.run("tftp", "-m", "binary", "10.1.0.1", "-c", "get", workerUKI, got); err != nil {
-		t.Fatalf("%v: %s", err, said)
-	}
-	sameFile(t, got, filepath.Join(config.Artifacts, workerUKI))
-	waitFor(t, func() bool {
-		nodes := s.Nodes()
-		_, sent := nodes[len(nodes)-1].Boot().Find(bootspec.EventKernelSent)
-		return sent
-	})
-	for _, name := range []string{entriesFile, "../" + entriesFile, "/etc/passwd", "slipway-worker-0.1.0-amd64.json"} {
-		if said, _ := node.run("tftp", "-m", "binary", "10.1.0.1", "-c", "get", name, got); !strings.Contains(said, "Error code") {
-			t.Errorf("%s was served: %q", name, said)
-		}
+	for _, single := range []bool{false, true} {
+		t.Run(fmt.Sprintf("single port %v", single), func(t *testing.T) {
+			network(t)
+			config := configFor(t, &journal{})
+			config.TFTPSinglePort = single
+			s, _ := run(t, config)
+			node := plug(t, worker1)
+			must(t, node.udhcpc())
+			got := filepath.Join(node.dir, "got")
+			for _, command := range [][]string{
+				{"tftp", "-m", "binary", "10.1.0.1", "-c", "get", workerUKI, got},
+				{"atftp", "-g", "-r", workerUKI, "-l", got, "--option", "blksize 1428", "--option", "windowsize 8", "10.1.0.1"},
+				{"busybox", "tftp", "-g", "-b", "1428", "-r", workerUKI, "-l", got, "10.1.0.1"},
+				{"curl", "-sS", "-o", got, "tftp://10.1.0.1/" + workerUKI},
+			} {
+				if said, err := node.run(command...); err != nil {
+					t.Fatalf("%s: %v: %s", command[0], err, said)
+				}
+				sameFile(t, got, filepath.Join(config.Artifacts, workerUKI))
+				must(t, os.Remove(got))
+			}
+			waitFor(t, func() bool {
+				nodes := s.Nodes()
+				_, sent := nodes[len(nodes)-1].Boot().Find(bootspec.EventKernelSent)
+				return sent
+			})
+			for _, name := range []string{entriesFile, "../" + entriesFile, "/etc/passwd", "slipway-worker-0.1.0-amd64.json"} {
+				if said, _ := node.run("tftp", "-m", "binary", "10.1.0.1", "-c", "get", name, got); !strings.Contains(said, "Error code") {
+					t.Errorf("%s was served: %q", name, said)
+				}
+			}
+		})
 	}
 }

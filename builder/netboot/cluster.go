@@ -18,6 +18,7 @@ func FromCluster(c *cluster.Cluster) *Site {
 		Pool:         Pool{First: c.Provisioning.Pool.First, Last: c.Provisioning.Pool.Last},
 		ServeUnknown: c.Provisioning.UnknownMachines == cluster.UnknownOffer,
 		ListUnknown:  c.Provisioning.UnknownMachines != cluster.UnknownIgnore,
+		IPv6:         ipv6FromCluster(c),
 	}
 	for _, s := range c.Provisioning.Subnets {
 		site.Further = append(site.Further, Subnet{
@@ -42,6 +43,8 @@ func FromCluster(c *cluster.Cluster) *Site {
 			Install: c.NodeInstall(n) != nil,
 			UUID:    n.Match.UUID,
 			Serial:  n.Match.Serial,
+
+			Address6: c.BootAddress6(n),
 		})
 	}
 	return site

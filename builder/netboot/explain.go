@@ -35,7 +35,8 @@ type exchange struct {
 	request, reply []byte // reply is nil: none
 	to             netip.AddrPort
 	unicast        bool
-	decision       Decision // without its reply
+	decision       Decision   // without its reply
+	six            *exchange6 // nil: IPv4
 }
 
 // history keeps the newest exchanges of each machine.
@@ -52,13 +53,17 @@ type history struct {
 func (h *history) note(port uint16, packet []byte, request *dhcpv4.DHCPv4, d Decision, answer []byte, to netip.AddrPort, unicast bool) {
 	e := exchange{at: h.now(), port: port, request: slices.Clone(packet[:min(len(packet), packetKept)]), to: to, unicast: unicast, decision: d, reply: answer}
 	e.decision.Reply = nil
-	mac := request.ClientHWAddr.String()
+	h.keep(request.ClientHWAddr.String(), d.Known, e)
+}
+
+// keep keeps an exchange of a machine, which the document knows or doesn't.
+func (h *history) keep(mac string, inDocument bool, e exchange) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.byMAC == nil {
 		h.byMAC = map[string][]exchange{}
 	}
-	if _, known := h.byMAC[mac]; !known && !d.Known {
+	if _, known := h.byMAC[mac]; !known && !inDocument {
 		if len(h.strangers) >= strangersKept {
 			delete(h.byMAC, h.strangers[0])
 			h.strangers = h.strangers[1:]
@@ -86,6 +91,9 @@ func (h *history) explain(mac string) []Exchange {
 
 // words says an exchange.
 func (e exchange) words(site *Site) Exchange {
+	if e.six != nil {
+		return e.words6(site)
+	}
 	out := Exchange{Time: e.at, Reason: e.decision.Reason}
 	request, err := decode(e.request)
 	if err != nil { // cut
@@ -136,6 +144,8 @@ func (e exchange) path(request *dhcpv4.DHCPv4, site *Site) []string {
 	case !d.Client.firmware():
 	case arch != "":
 		path = append(path, fmt.Sprintf("architecture: %v, takes images for %s", architectures(request), arch))
+	case d.Client == ClientUBoot:
+		path = append(path, fmt.Sprintf("architecture: %v, of U-Boot", architectures(request)))
 	case isBIOS(request):
 		path = append(path, "architecture: legacy BIOS")
 	default:

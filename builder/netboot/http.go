@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type handler struct {
 	now       func() time.Time
 	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration. Its URL is that at the site's first address
 	claims    *claims
+	tpms      tpms
 	others    func() []netip.Addr // further boot servers of this site; may be nil
 }
 
@@ -56,9 +58,6 @@ func (h *handler) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// slowest is the rate that a client must take an answer at, in bytes a second: one that stalls holds a file and a socket.
-const slowest = 32 << 10
-
 // serveArtifact serves one file (HEAD and Range through http.ServeContent, which uses sendfile). Firmware wants the right
 // Content-Length on HEAD and GET alike, and no redirect.
 func (h *handler) serveArtifact(w http.ResponseWriter, r *http.Request) {
@@ -74,20 +73,29 @@ func (h *handler) serveArtifact(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer file.Close()
-	w.Header().Set("Content-Type", "application/octet-stream")
-	if artifact.Kind == manifest.KindUKI {
-		w.Header().Set("Content-Type", "application/efi")
-	}
+	w.Header().Set("Content-Type", contentType(name))
 	if serveWhole(w, r, file, artifact.Size, artifact.SHA256) && artifact.Kind == manifest.KindUKI {
 		h.log.Info("http: sent", "client", r.RemoteAddr, "file", name, "bytes", artifact.Size)
 		h.states.kernelSent(remote(r), "HTTP", name, artifact.Size)
 	}
 }
 
+// contentType is what a file is for UEFI's HTTP Boot, which goes by it or by the name's end (UEFI specification 24.7, EDK II's
+// HttpBootDxe). Firmware gives up on types that it doesn't expect.
+func contentType(name string) string {
+	switch path.Ext(name) {
+	case bootspec.ExtUKI:
+		return "application/efi"
+	case ".iso":
+		return "application/vnd.efi-iso"
+	case ".img":
+		return "application/vnd.efi-img"
+	}
+	return "application/octet-stream"
+}
+
 // serveWhole serves what a client asks for of a content that tag names, and says whether that was all of it.
 func serveWhole(w http.ResponseWriter, r *http.Request, content io.ReadSeeker, size int64, tag string) bool {
-	patience := time.Minute + time.Duration(size/slowest)*time.Second
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience))
 	w.Header().Set("ETag", `"`+tag+`"`)
 	counted := &countingWriter{ResponseWriter: w}
 	http.ServeContent(counted, r, "", time.Time{}, content)
@@ -252,6 +260,7 @@ func serveHTTP(ctx context.Context, listener net.Listener, h http.Handler, log *
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         noteIdle,
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

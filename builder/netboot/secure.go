@@ -10,8 +10,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"time"
 
+	"github.com/slipway-os/slipway/builder/tpm"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
@@ -23,8 +23,11 @@ type Secure struct {
 	Certificate func() (*tls.Certificate, error)
 	// Port; 0: bootspec.SecurePort.
 	Port int
-	// Policy of claims.
+	// Policy of claims, and of TPMs.
 	Policy ClaimPolicy
+	TPM    TPMPolicy
+	// Makers are those whose TPMs count; nil: all.
+	Makers *tpm.Authorities
 }
 
 // tlsConfig asks for a client's certificate and believes none: a claimant's is of a key that it has just made, and TLS proves that it
@@ -40,6 +43,7 @@ func (s *Secure) tlsConfig() *tls.Config {
 func (h *handler) secureRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+bootspec.RouteClaim, h.serveClaim)
+	mux.HandleFunc("POST "+bootspec.RouteTPM, h.serveTPM)
 	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)
 	mux.HandleFunc("GET "+bootspec.RouteHealth, h.serveHealth)
 	return mux
@@ -97,6 +101,9 @@ func (h *handler) serveClaim(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	asked := Claimed{Time: h.now().UTC(), From: remote(r), MAC: m.MAC.String(), UUID: oneLine(claim.UUID), Serial: oneLine(claim.Serial), Key: key, Image: oneLine(claim.Image)}
+	if !h.showsTPM(w, r, m, claim, &asked) {
+		return
+	}
 	// The configuration is made first: a claim is not used up by a fault on this side.
 	config, err := h.config(m.Name)
 	if err != nil {
@@ -106,7 +113,14 @@ func (h *handler) serveClaim(w http.ResponseWriter, r *http.Request) {
 	}
 	switch err := h.claims.claim(m.Name, asked); {
 	case errors.Is(err, ErrClaimed):
-		refuse(err.Error(), err.Error())
+		reason := err.Error()
+		if errors.Is(err, errWithoutTPM) {
+			reason += tpmAbsent(claim)
+		}
+		refuse(reason, reason)
+		return
+	case errors.Is(err, ErrNoTPM):
+		h.refuseTPM(w, r, m, err.Error()+tpmAbsent(claim))
 		return
 	case err != nil:
 		h.log.Error("cannot keep a claim, so no configuration is given out", "node", m.Name, "error", err)
@@ -127,12 +141,11 @@ func (h *handler) give(w http.ResponseWriter, r *http.Request, m Machine, config
 		w.Header().Set(bootspec.HeaderInstall, bootspec.InstallAgain)
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(config)))
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
 	if _, err := w.Write(config); err != nil {
 		h.log.Warn("a configuration was claimed and didn't arrive whole; the same machine may ask again", "node", m.Name, "to", r.RemoteAddr, "error", err)
 		return
 	}
-	h.log.Info("configuration sent", "node", m.Name, "to", r.RemoteAddr, "key", claim.Key[:16])
+	h.log.Info("configuration sent", "node", m.Name, "to", r.RemoteAddr, "key", claim.Key[:16], "tpm", claim.TPM != "")
 	h.states.claimed(m.MAC.String(), claim)
 }
 

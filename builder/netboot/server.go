@@ -10,9 +10,12 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/kv"
@@ -34,8 +37,10 @@ type Config struct {
 	Secure *Secure
 	// Interfaces to serve on; empty: those that have the server's addresses.
 	Interfaces []string
-	HTTPPort   int    // 0: bootspec.DefaultHTTPPort
-	StateDir   string // folder for node states and leases; empty: kept in memory only
+	HTTPPort   int // 0: bootspec.DefaultHTTPPort
+	// TFTPSinglePort: all of TFTP goes over port 69, for networks that let no other port through.
+	TFTPSinglePort bool
+	StateDir       string // folder for node states and leases; empty: kept in memory only
 	// Store is where node states, leases and claims are kept instead, by several boot servers of one site, each with an address of its
 	// own; nil: in StateDir. The server closes it. StoreName is it in words.
 	Store     kv.Shared
@@ -64,7 +69,8 @@ type Server struct {
 	past      *history
 	rivals    *rivals
 	claims    *claims
-	sisters   *sisters // nil: this server is alone
+	duid      dhcpv6.DUID // DHCPv6 clients know the server by it
+	sisters   *sisters    // nil: this server is alone
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -134,10 +140,15 @@ func (s *Server) open() (err error) {
 		s.claims.store = &memory{}
 	}
 	if c.Secure != nil {
-		s.claims.policy = c.Secure.Policy
+		s.claims.policy, s.claims.tpm = c.Secure.Policy, c.Secure.TPM
 	}
 	if s.leases, err = openPools(s.entries, c.Site, c.Now); err != nil {
 		return err
+	}
+	if c.Site.ipv6() != nil {
+		if s.duid, err = ownDUID(s.store); err != nil {
+			return err
+		}
 	}
 	if s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust); err != nil {
 		return err
@@ -211,13 +222,18 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context) error {
 	site, log := s.config.Site, s.config.Log
 	h := &handler{
-		site: site, port: s.config.HTTPPort, artifacts: s.artifacts, states: s.states, config: s.config.NodeConfig, log: log,
+		site: site, port: s.config.HTTPPort, artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
 		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims, others: s.sisters.alive,
 	}
 	if secure := s.config.Secure; secure != nil {
 		h.secure = bootspec.Secure{
 			Version: bootspec.ClaimVersion, Authority: string(secure.Authority), URL: secureURL(site.Server, secure.Port),
 		}
+		var err error
+		if _, h.tpms.authority, err = h.secure.Trust(nil); err != nil {
+			return err
+		}
+		h.tpms.makers = secure.Makers
 	}
 	routes := h.routes()
 	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
@@ -229,14 +245,18 @@ func (s *Server) serve(ctx context.Context) error {
 		group.Go(func() error { return s.serveWire(ctx, w) })
 	}
 	for _, listener := range s.sockets.secure {
-		listener := tls.NewListener(listener, s.config.Secure.tlsConfig())
+		listener := tls.NewListener(newCrowd(listener, log), s.config.Secure.tlsConfig())
 		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
 	}
 	for _, listener := range s.sockets.http {
-		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(routes), log) })
+		group.Go(func() error { return serveHTTP(ctx, newCrowd(listener, log), s.traffic.counted(routes), log) })
 	}
 	if s.control != nil {
 		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
+	}
+	s.serve6(ctx, group, routes, h)
+	if what := tooFewNeighbours(len(site.Machines), neighboursFile); what != "" {
+		log.Warn("a rack that boots at once will find no room", "what", what)
 	}
 	for _, w := range s.sockets.wires {
 		log.Info("serving", "cluster", site.Cluster, "dhcp", site.mode(), "interface", w.link.Name, "address", w.servers[0], "http", baseURL(w.servers[0], s.config.HTTPPort))
@@ -247,10 +267,12 @@ func (s *Server) serve(ctx context.Context) error {
 // tftpHeaders are those of IPv4, UDP and TFTP, in bytes.
 const tftpHeaders = 20 + 8 + 4
 
-func (s *Server) openTFTP(name string, _ netip.Addr) (tftp.File, error) {
-	file, artifact, err := s.artifacts.open(name)
+func (s *Server) openTFTP(name string, client netip.Addr) (tftp.File, error) {
+	if file, err := s.openUBoot(name, client); !errors.Is(err, fs.ErrNotExist) {
+		return file, err
+	}
+	file, artifact, err := s.artifacts.shared(name)
 	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
-		file.Close()
 		err = fs.ErrNotExist
 	}
 	if err != nil {
@@ -268,6 +290,9 @@ type served struct {
 	artifact manifest.Artifact
 }
 
+// Close leaves the file open: all transfers share it.
+func (served) Close() error { return nil }
+
 // Size is the file's size in bytes.
 func (f served) Size() int64 { return f.artifact.Size }
 
@@ -280,6 +305,9 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 	}
 	s.traffic.tftp.Add(t.Size)
 	log.Info("tftp: sent", "bytes", t.Size)
+	if strings.HasPrefix(t.Name, ubootFolder) && strings.HasSuffix(t.Name, "/"+fileInitrd) {
+		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP for U-Boot", t.Name, t.Size)
+	}
 	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
 		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}

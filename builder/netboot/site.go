@@ -34,6 +34,7 @@ type Site struct {
 	// ListUnknown: machines outside the document are kept among the node states.
 	ListUnknown bool
 	Machines    []Machine
+	IPv6        *IPv6 // nil: machines boot over IPv4 alone
 }
 
 // Machine is a node as the boot server sees it.
@@ -45,6 +46,8 @@ type Machine struct {
 	// Others are its further addresses: it may be heard from there once it has its configuration.
 	Others  []netip.Addr
 	Install bool // it installs itself to disk
+	// Address6 is reserved for it in the site's IPv6 subnet; invalid: it doesn't boot there.
+	Address6 netip.Addr
 	// UUID and Serial are what the machine's SMBIOS must say before it gets its configuration; empty: whatever it says.
 	UUID, Serial string
 }
@@ -136,7 +139,7 @@ func (s *Site) check() error {
 			seen[key] = m.Name
 		}
 	}
-	return nil
+	return s.check6()
 }
 
 // where names the subnets, for people.

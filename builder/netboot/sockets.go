@@ -27,6 +27,7 @@ type sockets struct {
 	wires  []*wire
 	http   []net.Listener
 	secure []net.Listener // none: no TLS
+	six    *sockets6      // nil: no IPv6
 }
 
 // bind finds the interfaces and binds every socket (securePort 0: none for TLS), or says why not and what to do.
@@ -39,6 +40,12 @@ func bind(names []string, site *Site, httpPort, securePort int) (*sockets, error
 	if err := s.open(site, httpPort, securePort); err != nil {
 		s.close()
 		return nil, err
+	}
+	if six := site.ipv6(); six != nil {
+		if err := s.bind6(six, httpPort, securePort); err != nil {
+			s.close()
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -77,6 +84,7 @@ func (s *sockets) close() {
 	for _, l := range append(s.http, s.secure...) {
 		l.Close()
 	}
+	s.six.close()
 }
 
 // listenUDP binds a UDP socket to an interface, allowed to broadcast.

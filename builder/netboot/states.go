@@ -166,7 +166,7 @@ func (s *states) move(n *NodeStatus, address string) {
 
 // at says whether a machine is at an address: its own ones, and beside another DHCP server also the one which that gave it.
 func (s *states) at(m Machine, address netip.Addr) bool {
-	if m.Address == address || slices.Contains(m.Others, address) {
+	if m.Address == address || slices.Contains(m.Others, address) || m.Address6 == address && address.IsValid() {
 		return true
 	}
 	s.mu.Lock()

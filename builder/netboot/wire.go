@@ -90,12 +90,14 @@ func (w *wire) open(proxy bool) (err error) {
 			if err != nil {
 				return explain("proxyDHCP", "udp", portBoot, err)
 			}
+			roomy(boot)
 			w.boot = append(w.boot, boot)
 		}
 		files, err := listenUDP(w.link.Name, netip.AddrPortFrom(server, portTFTP))
 		if err != nil {
 			return explain("TFTP", "udp", portTFTP, err)
 		}
+		roomy(files)
 		w.tftp = append(w.tftp, files)
 	}
 	return nil
@@ -191,7 +193,7 @@ func (s *Server) serveSockets(ctx context.Context, w *wire) error {
 		group.Go(func() error { return d.serveBootPort(ctx, conn) })
 	}
 	for i, conn := range w.tftp {
-		t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: w.link.MTU - tftpHeaders})
+		t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: w.link.MTU - tftpHeaders, SinglePort: s.config.TFTPSinglePort})
 		transfer := func() (*net.UDPConn, error) { return listenUDP(w.link.Name, netip.AddrPortFrom(w.servers[i], 0)) }
 		group.Go(func() error { return t.Serve(ctx, conn, transfer) })
 	}

@@ -59,7 +59,8 @@ type Identity struct {
 	EncryptionKey  []byte            // 32 bytes: encrypts Secrets in etcd
 	Rotation       *Rotation         // nil: none is under way
 
-	number int // generation of the authorities that a rotation replaces: 1, 2...
+	lock   *Lock // of the folder that it was read from or made in; nil: its keys are plain there
+	number int   // generation of the authorities that a rotation replaces: 1, 2...
 }
 
 // Authority is a certificate authority with its key.

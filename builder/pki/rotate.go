@@ -168,6 +168,12 @@ func (id *Identity) keep(dir string, made *generation) error {
 			return err
 		}
 	}
+	if made != nil && id.lock != nil {
+		files, _ = split(files)
+		if err := id.keepKeys(root, dir); err != nil {
+			return err
+		}
+	}
 	for name, data := range files {
 		if err := replaceFile(root, dir, name, data); err != nil {
 			return err
@@ -183,10 +189,13 @@ func (id *Identity) keep(dir string, made *generation) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range before.generationFiles() {
-		if slices.Contains(after.generationFiles(), name) {
-			continue
+	gone := slices.DeleteFunc(before.generationFiles(), func(name string) bool { return slices.Contains(after.generationFiles(), name) })
+	if len(gone) > 0 && id.lock != nil {
+		if err := id.keepKeys(root, dir); err != nil {
+			return err
 		}
+	}
+	for _, name := range gone {
 		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -53,6 +53,11 @@ const recordKind = "Identity"
 // Create makes an identity for a cluster and keeps it in dir (0700, files 0600), which must not exist or be empty. The
 // folder appears whole or not at all: it is made beside and renamed. Its parent folders are made when they are missing.
 func Create(dir string, c *cluster.Cluster, env Environment) (*Identity, error) {
+	return CreateLocked(dir, c, nil, env)
+}
+
+// CreateLocked is Create for an identity whose keys are encrypted, and never written in plain. A nil lock leaves them plain.
+func CreateLocked(dir string, c *cluster.Cluster, lock *Lock, env Environment) (*Identity, error) {
 	fail := func(err error) (*Identity, error) {
 		return nil, fmt.Errorf("cannot create identity %s: %w", dir, err)
 	}
@@ -67,6 +72,9 @@ func Create(dir string, c *cluster.Cluster, env Environment) (*Identity, error) 
 	}
 	files, err := id.files(env.Now)
 	if err != nil {
+		return fail(err)
+	}
+	if files, err = locked(files, lock); err != nil {
 		return fail(err)
 	}
 	parent := filepath.Dir(filepath.Clean(dir))
@@ -93,14 +101,20 @@ func Create(dir string, c *cluster.Cluster, env Environment) (*Identity, error) 
 	if err := syncFolder(parent); err != nil {
 		return fail(err)
 	}
+	id.lock = lock
 	return id, nil
 }
 
 // files are the identity's files by name.
 func (id *Identity) files(now time.Time) (map[string][]byte, error) {
 	files := map[string][]byte{encryptionFile: []byte(base64.StdEncoding.EncodeToString(id.EncryptionKey) + "\n")}
-	err := id.generation().files(files)
-	if err == nil && id.Boot != nil {
+	for _, g := range id.generations() {
+		if err := g.files(files); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if id.Boot != nil {
 		files[bootName+".crt"] = id.Boot.PEM()
 		files[bootName+".key"], err = id.Boot.KeyPEM()
 	}
@@ -142,6 +156,18 @@ func (id *Identity) AddBoot(dir string, env Environment) error {
 		return fail(err)
 	}
 	defer root.Close()
+	if id.lock != nil {
+		with := *id
+		with.Boot = made
+		if err := with.keepKeys(root, dir); err == nil {
+			err = replaceFile(root, dir, bootName+".crt", made.PEM())
+		}
+		if err != nil {
+			return fail(err)
+		}
+		id.Boot = made
+		return nil
+	}
 	for _, f := range []struct {
 		name string
 		data []byte
@@ -199,8 +225,13 @@ func syncFolder(dir string) error {
 
 // Load reads the identity in dir. It refuses one that others may read (ErrExposed, with the command that ends it), that
 // lacks files (ErrIncomplete), or whose keys and certificates don't belong together. A folder that doesn't exist is
-// fs.ErrNotExist.
-func Load(dir string) (*Identity, error) {
+// fs.ErrNotExist. One whose keys are encrypted is ErrLocked.
+func Load(dir string) (*Identity, error) { return Open(dir, nil) }
+
+// Open is Load, and opens keys that are encrypted with what from gives (ErrWrongLock: they are encrypted for somebody else).
+func Open(dir string, from Opener) (*Identity, error) { return load(dir, from, false) }
+
+func load(dir string, from Opener, tolerant bool) (*Identity, error) {
 	fail := func(err error) (*Identity, error) {
 		return nil, fmt.Errorf("cannot load identity %s: %w", dir, err)
 	}
@@ -216,7 +247,7 @@ func Load(dir string) (*Identity, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return fail(fmt.Errorf("%w: its folder has mode %04o (run: chmod 700 %s)", ErrExposed, info.Mode().Perm(), dir))
 	}
-	files, err := readFiles(root, dir)
+	files, lock, err := readFiles(root, dir, from, tolerant)
 	if err != nil {
 		return fail(err)
 	}
@@ -224,56 +255,65 @@ func Load(dir string) (*Identity, error) {
 	if err != nil {
 		return fail(err)
 	}
+	id.lock = lock
 	return id, nil
 }
 
-func readFiles(root *os.Root, dir string) (map[string][]byte, error) {
+// readFiles reads what the record names, and the lock of keys that are encrypted (nil: they are plain).
+func readFiles(root *os.Root, dir string, from Opener, tolerant bool) (map[string][]byte, *Lock, error) {
 	files := map[string][]byte{}
-	var missing []string
 	read := func(names ...string) error {
 		for _, name := range names {
 			data, err := readFile(root, dir, name)
-			if errors.Is(err, fs.ErrNotExist) {
-				missing = append(missing, name)
-				continue
-			}
-			if err != nil {
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			files[name] = data
+			if err == nil {
+				files[name] = data
+			}
 		}
 		return nil
 	}
-	if err := read(recordFile, encryptionFile); err != nil {
-		return nil, err
+	// Identities of an earlier version have no authority for the boot server. The certificate is written last.
+	if err := read(recordFile, encryptionFile, bootName+".crt", bootName+".key"); err != nil {
+		return nil, nil, err
 	}
 	names := generationFiles(1)
 	if text, ok := files[recordFile]; ok {
 		r, err := parseRecord(text)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		names = r.generationFiles()
 	}
 	if err := read(names...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	// Identities of an earlier version have no authority for the boot server. The certificate is written last.
-	certificate, err := readFile(root, dir, bootName+".crt")
-	if err == nil {
-		files[bootName+".crt"] = certificate
-		err = read(bootName + ".key")
+	lock, err := unlock(root, dir, from, tolerant, files)
+	if err != nil {
+		return nil, nil, err
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	names = append([]string{recordFile, encryptionFile}, names...)
+	if files[bootName+".crt"] != nil {
+		names = append(names, bootName+".key")
+	}
+	var missing []string
+	for _, name := range names {
+		if files[name] == nil {
+			missing = append(missing, name)
+		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("%w: %s missing (restore it from a backup, or choose another folder to create one)", ErrIncomplete, strings.Join(missing, ", "))
+		return nil, nil, fmt.Errorf("%w: %s missing (restore it from a backup, or choose another folder to create one)", ErrIncomplete, strings.Join(missing, ", "))
 	}
-	return files, nil
+	return files, lock, nil
 }
 
 func readFile(root *os.Root, dir, name string) ([]byte, error) {
+	return readBounded(root, dir, name, maxFile)
+}
+
+func readBounded(root *os.Root, dir, name string, limit int64) ([]byte, error) {
 	f, err := root.Open(name)
 	if err != nil {
 		return nil, err
@@ -290,9 +330,9 @@ func readFile(root *os.Root, dir, name string) ([]byte, error) {
 		path := filepath.Join(dir, name)
 		return nil, fmt.Errorf("%w: %s has mode %04o (run: chmod 600 %s)", ErrExposed, name, info.Mode().Perm(), path)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s is over the limit of %d bytes", name, maxFile)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s is over the limit of %d bytes", name, limit)
 	}
 	return data, err
 }

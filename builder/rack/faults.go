@@ -154,6 +154,7 @@ func (r *rack) leader(ctx context.Context) (string, error) {
 	for deadline := time.Now().Add(r.stretched(recovery)); ; {
 		var out bytes.Buffer
 		cmd := exec.CommandContext(ctx, r.Slipway, "status", "--nodes", "--cluster", r.document(), "--identity", r.Identity, "--output", "json")
+		cmd.Args = append(cmd.Args, r.identityKey()...)
 		cmd.Stdout = &out
 		err := r.space.start(cmd)
 		if err == nil {

@@ -168,6 +168,8 @@ type bridge struct {
 	Name    string       // of the kernel link
 	Network string       // of the cluster document
 	Address netip.Prefix // the boot server's, on the network it serves; else zero
+	// Address6 is its IPv6 one, if machines boot over that too.
+	Address6 netip.Prefix
 }
 
 // tap is the rack's end of one network interface of a node.
@@ -185,6 +187,9 @@ func bridges(c *cluster.Cluster) []bridge {
 		b := bridge{Name: fmt.Sprintf("br%d", i), Network: name}
 		if cidr := c.Networks[name].CIDR; cidr.Contains(c.Provisioning.Server) {
 			b.Address = netip.PrefixFrom(c.Provisioning.Server, cidr.Bits())
+			if six := c.Provisioning; six.Server6.IsValid() {
+				b.Address6 = netip.PrefixFrom(six.Server6, six.Subnet6.Bits())
+			}
 		}
 		list = append(list, b)
 	}
@@ -222,8 +227,11 @@ func makeBridge(b bridge) error {
 	if err := netlink.LinkAdd(link); err != nil {
 		return fmt.Errorf("cannot make bridge %s for network %s: %w", b.Name, b.Network, err)
 	}
-	if b.Address.IsValid() {
-		ipnet := &net.IPNet{IP: b.Address.Addr().AsSlice(), Mask: net.CIDRMask(b.Address.Bits(), b.Address.Addr().BitLen())}
+	for _, a := range []netip.Prefix{b.Address, b.Address6} {
+		if !a.IsValid() {
+			continue
+		}
+		ipnet := &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}
 		if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipnet}); err != nil {
 			return fmt.Errorf("cannot give %s the boot server's address: %w", b.Name, err)
 		}

@@ -31,6 +31,8 @@ type Options struct {
 	Document  []byte
 	Artifacts string // folder of finished images
 	Identity  string // folder of the cluster's identity
+	// IdentityKey is a file that opens the identity's keys; empty: they are not encrypted, or the environment names it.
+	IdentityKey string
 
 	Slipway string // path of the slipway program, whose `serve` is the boot server
 	Kubectl string // path of a program that is kubectl when it is called by that name

@@ -27,6 +27,14 @@ const serverName = "server"
 // serverStarts is how long the boot server has until it answers.
 const serverStarts = 20 * time.Second
 
+// identityKey are the arguments of a command that needs the identity's keys.
+func (o *Options) identityKey() []string {
+	if o.IdentityKey == "" {
+		return nil
+	}
+	return []string{"--identity-key", o.IdentityKey}
+}
+
 // startServer starts `slipway serve` in the namespace and waits until it answers.
 func (r *rack) startServer(ctx context.Context) error {
 	document := r.document()
@@ -39,6 +47,7 @@ func (r *rack) startServer(ctx context.Context) error {
 		"--identity", r.Identity, "--interface", serverInterface(r.Cluster), "--state", filepath.Join(r.dir, "states"),
 		"--live",     // machines of a rehearsal have no disks
 		"--unsigned") // and what was just baked here is rehearsed before it is signed
+	cmd.Args = append(cmd.Args, r.identityKey()...)
 	if crowded(r.Cluster) {
 		cmd.Args = append(cmd.Args, "--clock", r.clockFile())
 	}

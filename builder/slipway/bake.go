@@ -37,6 +37,7 @@ type bakeFlags struct {
 	release bool
 	origin  originFlags
 	bootCAs []string
+	secure  secureBootFlags
 	keys    []string // public keys to pin
 }
 
@@ -56,6 +57,8 @@ With --format iso there is a small disk image that boots from CD-ROM (virtual me
 them boot with UEFI only; machines with legacy BIOS boot from the network.
 With --boot-ca the images take configurations only from boot servers with one of these authorities: an identity's boot-ca.crt.
 Without it they take whoever answers for their boot server. Only the certificate's digest is in the image.
+With --secure-boot-key and --secure-boot-cert the unified kernel image and the boot loader are signed with a key of yours, for firmware that has
+its certificate in db and Secure Boot on. A signature says no time: the same key gives the same bytes.
 With --release-key a machine that installs itself from the network writes nothing unless one of these public keys (minisign's or cosign's)
 has signed the release: sign what you bake (slipway sign) before you serve it.
 The version is the definition's; --build adds build metadata to it, such as the number of a pipeline's run.
@@ -67,7 +70,7 @@ Beside lies .provenance.json, which says how the image came to be: who baked it 
 packages and modules (SLSA provenance; slipway sign signs it).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := errors.Join(flags.checkDisk(), flags.checkBuild()); err != nil {
+			if err := errors.Join(flags.checkDisk(), flags.checkBuild(), flags.secure.check()); err != nil {
 				return usage(c, err)
 			}
 			switch {
@@ -98,6 +101,7 @@ packages and modules (SLSA provenance; slipway sign signs it).`,
 	c.Flags().BoolVar(&flags.release, "release", false, "pack root images as small as releases are: with the definition's compression.releaseLevel")
 	flags.origin.register(c)
 	c.Flags().StringSliceVar(&flags.bootCAs, "boot-ca", nil, "certificates of the boot servers' authorities that the images trust (IDENTITY/boot-ca.crt)")
+	flags.secure.register(c)
 	c.Flags().StringArrayVar(&flags.keys, "release-key", nil, "public key file of whoever signs releases, may be repeated: nodes install only what one of them signed")
 	c.Flags().BoolVar(&flags.plans, "plan", false, "print the plans as JSON and bake nothing")
 	c.Flags().BoolVar(&flags.checks, "check", false, "prove that nothing is missing in the images, and bake nothing")
@@ -239,6 +243,10 @@ type kitchen struct {
 
 // kitchen makes the plans, and fetches their packages.
 func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
+	signer, err := f.secure.signer()
+	if err != nil {
+		return nil, err
+	}
 	w, err := f.open(a)
 	if err != nil {
 		return nil, err
@@ -277,6 +285,7 @@ func (f *bakeFlags) kitchen(ctx context.Context, a *app) (*kitchen, error) {
 	k.options = func(o order) bake.Options {
 		options := baking(w, builder, images, o, k.progress)
 		options.Out, options.Cache, options.Formats, options.Origin = f.out, filepath.Join(w.cache, "bake"), f.formats, origin
+		options.SecureBoot = signer
 		options.Disk = disk.Sizes{Root: f.slot << 20}
 		return options
 	}

@@ -18,7 +18,7 @@ func armCommand(a *app) *cobra.Command {
 		Use:   "arm NODE --cluster FILE",
 		Short: "Open a node's configuration for the next machine that claims it",
 		Long: `arm opens a node's configuration, with its keys, for the next machine that has the node's MAC address, and binds the node
-to that machine. A node that was never claimed is armed already. It is needed after a machine was replaced, and with
+to that machine. A node that was never claimed is armed already. It is needed after a machine, its mainboard or its TPM was replaced, and with
 provisioning.claims.policy once before every boot from the network. It works on the boot server's machine, through its state
 folder, whether the server runs or not.`,
 		Args: func(c *cobra.Command, args []string) error {
@@ -51,7 +51,8 @@ func claimsCommand(a *app) *cobra.Command {
 		Use:   "claims --cluster FILE",
 		Short: "Show who has claimed the nodes' configurations",
 		Long: `claims shows for each node whether its configuration may be claimed by a new machine, and which machine it is bound to: when
-and from where it was claimed, and what the machine showed. It works on the boot server's machine, through its state folder.`,
+and from where it was claimed, and what the machine showed: its TPM, too, by the SHA-256 of its endorsement key (with --output json all
+of it, and the key's certificate). It works on the boot server's machine, through its state folder.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d, err := flags.load(c)
@@ -73,18 +74,29 @@ and from where it was claimed, and what the machine showed. It works on the boot
 
 func writeClaims(w io.Writer, records []netboot.ClaimRecord) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NODE\tARMED\tCLAIMED\tFROM\tMAC\tUUID\tSERIAL\tCLAIMS")
+	fmt.Fprintln(table, "NODE\tARMED\tCLAIMED\tFROM\tMAC\tUUID\tSERIAL\tTPM\tCLAIMS")
 	for _, r := range records {
 		armed := "no"
 		if r.Armed {
 			armed = "yes"
 		}
 		if r.Bound == nil {
-			fmt.Fprintf(table, "%s\t%s\tnever\t-\t-\t-\t-\t0\n", r.Node, armed)
+			fmt.Fprintf(table, "%s\t%s\tnever\t-\t-\t-\t-\t-\t0\n", r.Node, armed)
 			continue
 		}
 		b := r.Bound
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", r.Node, armed, b.Time.Local().Format(time.DateTime), b.From, b.MAC, dash(b.UUID), dash(b.Serial), len(r.Recent))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\n", r.Node, armed, b.Time.Local().Format(time.DateTime), b.From, b.MAC, dash(b.UUID), dash(b.Serial), shownTPM(b), len(r.Recent))
 	}
 	return table.Flush()
+}
+
+// shownTPM is a TPM as the beginning of its fingerprint, and who made it; the whole is in the JSON.
+func shownTPM(c *netboot.Claimed) string {
+	switch {
+	case c.TPM == "":
+		return "-"
+	case c.TPMMaker == "":
+		return c.TPM[:min(16, len(c.TPM))]
+	}
+	return c.TPM[:min(16, len(c.TPM))] + " of " + c.TPMMaker
 }

@@ -16,6 +16,7 @@ import (
 type clusterFlags struct {
 	file     string
 	identity string
+	key      string // file that opens the identity's keys, if they are encrypted
 }
 
 func (f *clusterFlags) register(c *cobra.Command) {
@@ -24,6 +25,7 @@ func (f *clusterFlags) register(c *cobra.Command) {
 
 func (f *clusterFlags) registerIdentity(c *cobra.Command) {
 	c.Flags().StringVar(&f.identity, "identity", "", "folder of the cluster's identity (default: identity beside the cluster document)")
+	c.Flags().StringVar(&f.key, "identity-key", "", "file that opens the identity's keys, if they are encrypted (default: "+identityKeyVariable+", or the systemd credential "+identityKeyCredential+")")
 }
 
 // document is a cluster document that was read.

@@ -216,7 +216,7 @@ func (j *flashJob) render() error {
 	if j.cluster == nil {
 		return nil
 	}
-	id, err := loadIdentity(&j.flags.clusterFlags, j.cluster)
+	id, err := loadIdentity(j.app, &j.flags.clusterFlags, j.cluster)
 	if err != nil {
 		return err
 	}

@@ -15,34 +15,50 @@ import (
 func identityCommand(a *app) *cobra.Command {
 	var flags clusterFlags
 	var keep bool
+	var to []string
 	c := &cobra.Command{
 		Use:   "identity --cluster FILE",
 		Short: "Make a cluster's identity: its certificate authorities and keys",
 		Long: `identity makes the certificate authorities and keys of a cluster and keeps them in a folder that only its
-owner may read. Whoever has it has the cluster: keep it safe, and keep a copy. It is never made anew over an old one.`,
+owner may read. Whoever has it has the cluster: keep it safe, and keep a copy. It is never made anew over an old one.
+With --encrypt-to its private keys are encrypted with age from the beginning (identity encrypt says with what).`,
 		Args: noWords,
-		RunE: func(c *cobra.Command, _ []string) error { return makeIdentity(a, c, flags, keep) },
+		RunE: func(c *cobra.Command, _ []string) error { return makeIdentity(a, c, flags, keep, to) },
 	}
 	flags.register(c)
 	flags.registerIdentity(c)
 	c.Flags().BoolVar(&keep, "keep", false, "if there is one already, check it, add what it lacks, and leave the rest as it is")
+	c.Flags().StringArrayVar(&to, "encrypt-to", nil, encryptToUsage)
+	c.AddCommand(identityEncryptCommand(a))
 	a.outputFlag(c)
 	return c
 }
 
 func (a *app) pki() pki.Environment { return pki.Environment{Now: a.now(), Rand: rand.Reader} }
 
-func makeIdentity(a *app, c *cobra.Command, flags clusterFlags, keep bool) error {
+func makeIdentity(a *app, c *cobra.Command, flags clusterFlags, keep bool, to []string) error {
 	d, err := flags.load(c)
 	if err != nil {
 		return err
 	}
 	dir := flags.identityDir(d)
+	var lock *pki.Lock
+	if len(to) > 0 {
+		if lock, err = readLocks(to); err == nil {
+			err = outside(dir, to)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	made := true
-	id, err := pki.Create(dir, d.Cluster, a.pki())
+	id, err := pki.CreateLocked(dir, d.Cluster, lock, a.pki())
 	if errors.Is(err, pki.ErrExists) && keep {
+		if lock != nil && !pki.Encrypted(dir) {
+			return fmt.Errorf("the identity in %s is there already, and its keys are not encrypted (run: slipway identity encrypt)", dir)
+		}
 		made = false
-		if id, err = loadIdentity(&flags, d); err == nil {
+		if id, err = loadIdentity(a, &flags, d); err == nil {
 			err = id.AddBoot(dir, a.pki())
 		}
 	}
@@ -66,9 +82,9 @@ func makeIdentity(a *app, c *cobra.Command, flags clusterFlags, keep bool) error
 }
 
 // loadIdentity reads an identity and wants it to be this cluster's.
-func loadIdentity(flags *clusterFlags, d *clusterDocument) (*pki.Identity, error) {
+func loadIdentity(a *app, flags *clusterFlags, d *clusterDocument) (*pki.Identity, error) {
 	dir := flags.identityDir(d)
-	id, err := pki.Load(dir)
+	id, err := pki.Open(dir, a.identityKey(flags))
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ writes it to a file that only its owner may read. Whoever has it may do everythi
 }
 
 func kubeconfig(a *app, flags *clusterFlags, d *clusterDocument) ([]byte, error) {
-	id, err := loadIdentity(flags, d)
+	id, err := loadIdentity(a, flags, d)
 	if err != nil {
 		return nil, err
 	}

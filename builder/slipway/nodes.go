@@ -22,7 +22,7 @@ func operator(a *app, c *cobra.Command, flags *clusterFlags) (*nodes.Operator, *
 	if err != nil {
 		return nil, nil, err
 	}
-	id, err := loadIdentity(flags, d)
+	id, err := loadIdentity(a, flags, d)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -75,7 +75,7 @@ terminal, it ends by itself. Nothing is left behind. It needs root.`,
 }
 
 func rackUp(ctx context.Context, a *app, flags rackFlags, d *clusterDocument) error {
-	id, err := loadIdentity(&flags.clusterFlags, d)
+	id, err := loadIdentity(a, &flags.clusterFlags, d)
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func rackUp(ctx context.Context, a *app, flags rackFlags, d *clusterDocument) er
 	for _, f := range []struct {
 		to   *string
 		path string
-	}{{&options.Artifacts, flags.artifacts}, {&options.Identity, flags.identityDir(d)}, {&options.Logs, flags.logs}} {
+	}{{&options.Artifacts, flags.artifacts}, {&options.Identity, flags.identityDir(d)}, {&options.IdentityKey, flags.key}, {&options.Logs, flags.logs}} {
 		if f.path == "" {
 			continue
 		}

@@ -67,7 +67,7 @@ func renew(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, n
 	if running {
 		list = answering(ctx, c, o, list)
 	}
-	id, err := loadIdentity(flags, d)
+	id, err := loadIdentity(a, flags, d)
 	if err != nil {
 		return err
 	}

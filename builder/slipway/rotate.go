@@ -62,7 +62,7 @@ func rotate(ctx context.Context, a *app, c *cobra.Command, flags *clusterFlags, 
 	if err != nil {
 		return err
 	}
-	id, err := loadIdentity(flags, d)
+	id, err := loadIdentity(a, flags, d)
 	if err != nil {
 		return err
 	}

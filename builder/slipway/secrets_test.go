@@ -24,6 +24,8 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/bootspec/securetest"
 	"github.com/slipway-os/slipway/images/manifest"
@@ -163,6 +165,29 @@ func (s secrets) privateFiles(t *testing.T, node, config string) (count int) {
 	return count
 }
 
+// identity adds the keys of an identity that is encrypted, and names them.
+func (s secrets) identity(t *testing.T, file string, lock age.Identity) (names []string) {
+	t.Helper()
+	sealed, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sealed.Close()
+	text, err := age.Decrypt(sealed, lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys struct{ Files map[string]string }
+	if err := json.NewDecoder(text).Decode(&keys); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range keys.Files {
+		s.addText(name, []byte(text))
+		names = append(names, name)
+	}
+	return names
+}
+
 // served makes what a boot server serves for a role.
 func served(dir, role string) error {
 	base := bootspec.ArtifactBase(role, "0.1.0", "amd64")
@@ -214,11 +239,18 @@ func TestNothingSecretIsServed(t *testing.T) {
 		}
 		return out.String()
 	}
-	slipway("identity", "--cluster", file("lab.yaml"))
+	lock, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file("lock"), []byte(lock.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	slipway("identity", "--cluster", file("lab.yaml"), "--encrypt-to", file("lock"))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, a, []string{"serve", "--cluster", file("lab.yaml"), "--artifacts", file("images"), "--interface", "br0", "--state", file("states"), "--verbose"})
+		ended <- run(ctx, a, []string{"serve", "--cluster", file("lab.yaml"), "--artifacts", file("images"), "--interface", "br0", "--state", file("states"), "--verbose", "--identity-key", file("lock")})
 	}()
 	defer func() { stop(); <-ended }()
 	const base = "http://10.1.0.1:8080"
@@ -233,21 +265,8 @@ func TestNothingSecretIsServed(t *testing.T) {
 	}
 
 	hidden := secrets{}
-	entries, err := os.ReadDir(file("identity"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var keys []string
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".key") {
-			text, err := os.ReadFile(file("identity/" + e.Name()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			hidden.addText(e.Name(), text)
-			keys = append(keys, e.Name())
-		}
-	}
+	hidden.addText("the identity's own key", []byte(lock.String()))
+	keys := hidden.identity(t, file("identity/keys.age"), lock)
 	if len(keys) != 6 {
 		t.Fatalf("keys of the identity: %s", keys)
 	}
@@ -351,12 +370,26 @@ func TestNothingSecretIsServed(t *testing.T) {
 		}
 		surfaces["slipway "+words] = slipway(append(strings.Fields(words), with...)...)
 	}
-	for _, name := range []string{"state.db"} {
-		text, err := os.ReadFile(file("states/" + name))
+	for _, folder := range []string{"states", "identity"} {
+		kept, err := os.ReadDir(file(folder))
 		if err != nil {
 			t.Fatal(err)
 		}
-		surfaces[name] = string(text)
+		for _, e := range kept {
+			if !e.Type().IsRegular() {
+				continue
+			}
+			text, err := os.ReadFile(file(folder + "/" + e.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			surfaces[e.Name()] = string(text)
+		}
+	}
+	for _, want := range []string{"state.db", "keys.age", "ca.crt"} {
+		if surfaces[want] == "" {
+			t.Errorf("%s was not searched", want)
+		}
 	}
 	surfaces["the log"] = said.String()
 	for _, want := range []string{"configuration sent", "CLAIM REFUSED"} {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -16,18 +17,21 @@ import (
 	"github.com/slipway-os/slipway/builder/dashboard"
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/builder/nodeconfig"
+	"github.com/slipway-os/slipway/builder/tpm"
+	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
 // serveFlags are what serve needs besides the cluster.
 type serveFlags struct {
 	clusterFlags
-	trust                   trustFlags
-	artifacts, state, clock string
-	networks                []string
-	verbose, live, proxy    bool
-	address                 string
-	store, storeCA          string
-	storeCert, storeKey     string
+	trust                            trustFlags
+	artifacts, state, clock          string
+	networks                         []string
+	verbose, live, proxy, singlePort bool
+	address                          string
+	store, storeCA                   string
+	storeCert, storeKey              string
+	makers                           string
 }
 
 func serveCommand(a *app) *cobra.Command {
@@ -60,10 +64,12 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	flags.registerIdentity(c)
 	flags.trust.register(c)
 	c.Flags().StringVar(&flags.artifacts, "artifacts", "", "folder of baked images")
+	c.Flags().StringVar(&flags.makers, "tpm-makers", "", "folder with certificates of makers whose TPMs alone count (with provisioning.claims.tpm: required)")
 	c.Flags().StringArrayVar(&flags.networks, "interface", nil, "network interface to serve on; may be given again (default: those with the server's addresses)")
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
 	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
 	c.Flags().BoolVar(&flags.proxy, "proxy", false, "give no addresses: another DHCP server does; say only what to boot (proxyDHCP, ports 67 and 4011)")
+	c.Flags().BoolVar(&flags.singlePort, "tftp-single-port", false, "send files by TFTP from port 69 itself, for networks that let no other port through")
 	c.Flags().StringVar(&flags.address, "address", "", "this server's address, where several serve one site (default: provisioning.server)")
 	c.Flags().StringVar(&flags.store, "store", "", "keep node states, leases and claims in an etcd that several boot servers share: etcd://HOST:PORT,HOST:PORT/PREFIX")
 	c.Flags().StringVar(&flags.storeCA, "store-ca", "", "file with the authority of that etcd (PEM)")
@@ -96,12 +102,28 @@ func stateFolder(flag string, d *clusterDocument) string {
 	return flag
 }
 
+// readMakers reads the authorities of TPMs' makers; nil: none are named. Without a TPM that is required they would stop nobody.
+func readMakers(c *cobra.Command, dir string, d *clusterDocument) (*tpm.Authorities, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	if d.Provisioning.Claims.TPM != cluster.TPMRequired {
+		return nil, usage(c, fmt.Errorf("--tpm-makers wants provisioning.claims.tpm: %s in the cluster document, not %s: else a machine goes around it by showing no TPM",
+			cluster.TPMRequired, d.Provisioning.Claims.TPM))
+	}
+	return tpm.ReadAuthorities(dir)
+}
+
 func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error {
 	trust, err := flags.trust.read(a, c)
 	if err != nil {
 		return err
 	}
-	id, err := loadIdentity(&flags.clusterFlags, d)
+	makers, err := readMakers(c, flags.makers, d)
+	if err != nil {
+		return err
+	}
+	id, err := loadIdentity(a, &flags.clusterFlags, d)
 	if err != nil {
 		return err
 	}
@@ -132,13 +154,14 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	}
 	server, err := netboot.New(netboot.Config{
 		Site: site, Store: store, StoreName: name, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
-		Interfaces: flags.networks, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
+		Interfaces: flags.networks, TFTPSinglePort: flags.singlePort, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		NodeConfig: func(node string) ([]byte, error) {
 			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: nodeServerURL(d, node)})
 		},
 		Secure: &netboot.Secure{
 			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),
+			TPM: netboot.TPMPolicy(d.Provisioning.Claims.TPM), Makers: makers,
 		},
 		Pages: func(s *netboot.Server) http.Handler {
 			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic,
@@ -152,6 +175,10 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if err != nil {
 		server.Close()
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		// Half of what Go takes by itself: a rack that boots at once makes much that lasts for a moment only.
+		debug.SetGCPercent(50)
 	}
 	running, ctx := errgroup.WithContext(c.Context())
 	running.Go(func() error { return server.Run(ctx) })

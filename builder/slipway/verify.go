@@ -27,6 +27,7 @@ type verifyFlags struct {
 	imageFlags
 	compile bool
 	keep    string
+	secure  secureBootFlags
 }
 
 func verifyCommand(a *app) *cobra.Command {
@@ -42,12 +43,18 @@ components from the cache by what they are made of; all else is made anew. With 
 On a difference it exits with 8 and names the first file that differs (in the root image, the initrd, a section, a
 partition) and its first byte. It needs the same Slipway, Go and C compiler that baked the image.`,
 		Args: oneWord("ARTIFACT, MANIFEST or DIR"),
-		RunE: func(c *cobra.Command, args []string) error { return verify(c.Context(), a, flags, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := flags.secure.check(); err != nil {
+				return usage(c, err)
+			}
+			return verify(c.Context(), a, flags, args[0])
+		},
 	}
 	flags.register(c)
 	c.Flags().Lookup("arch").Hidden = true // the manifest says it
 	c.Flags().BoolVar(&flags.compile, "compile", false, "compile the components again too, which takes long")
 	c.Flags().StringVar(&flags.keep, "keep", "", "folder where what was baked again stays (default: it is removed)")
+	flags.secure.register(c)
 	a.outputFlag(c)
 	return c
 }
@@ -170,6 +177,9 @@ func verifyOne(ctx context.Context, a *app, flags verifyFlags, w *workshop, g gi
 		return nil, err
 	}
 	options := baking(w, builder, images, o, p)
+	if options.SecureBoot, err = flags.secure.signer(); err != nil {
+		return nil, err
+	}
 	options.Out, options.Cache, options.Formats = out, filepath.Join(work, "bake"), formatsOf(g)
 	options.Disk = disk.Sizes{Root: g.manifest.RootSlot}
 	baked, err := bake.Bake(ctx, options)

@@ -1,7 +1,6 @@
 package tftp
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -41,18 +40,23 @@ func BenchmarkTransfer(b *testing.B) {
 	if err := os.WriteFile(filepath.Join(dir, "f"), data, 0o644); err != nil {
 		b.Fatal(err)
 	}
-	for _, server := range []struct {
+	servers := []struct {
 		name    string
-		windows []int
+		most    int      // blocks in a window that it knows
 		command []string // empty: this package
 	}{
-		{"slipway", []int{1, 4, 16}, nil},
-		{"tftpd-hpa", []int{1}, []string{"in.tftpd", "-L", "-u", "root", "-a", "127.0.0.1:69", "-s", dir}},
-		{"dnsmasq", []int{1}, []string{"dnsmasq", "-d", "-q", "-C", "/dev/null", "-u", "root", "-p", "0", "--enable-tftp", "--tftp-root", dir}},
-	} {
-		for _, window := range server.windows {
-			b.Run(fmt.Sprintf("%s/window=%d", server.name, window), func(b *testing.B) {
-				serveOurs(b, data, server.command == nil)
+		{"slipway", 16, nil},
+		{"tftpd-hpa", 1, []string{"in.tftpd", "-L", "-u", "root", "-a", "127.0.0.1:69", "-s", dir}},
+		{"dnsmasq", 1, []string{"dnsmasq", "-d", "-q", "-C", "/dev/null", "-u", "root", "-p", "0", "--enable-tftp", "--tftp-root", dir}},
+		{"slipway-single-port", 16, nil},
+	}
+	for _, window := range []int{1, 4, 16} {
+		for _, server := range servers {
+			if window > server.most {
+				continue
+			}
+			b.Run(fmt.Sprintf("window=%d/%s", window, server.name), func(b *testing.B) {
+				serveOurs(b, filepath.Join(dir, "f"), server.command == nil, server.name != "slipway")
 				servePeer(b, server.command)
 				get(b, 1)
 				b.SetBytes(int64(len(data)))
@@ -74,7 +78,15 @@ func get(b *testing.B, window int) {
 	}
 }
 
-func serveOurs(b *testing.B, data []byte, ours bool) {
+// onDisk is a file as the boot server has it.
+type onDisk struct {
+	*os.File
+	size int64
+}
+
+func (f onDisk) Size() int64 { return f.size }
+
+func serveOurs(b *testing.B, file string, ours, single bool) {
 	if !ours {
 		return
 	}
@@ -85,8 +97,15 @@ func serveOurs(b *testing.B, data []byte, ours bool) {
 	}
 	ctx, cancel := context.WithCancel(b.Context())
 	stopped := make(chan error, 1)
-	open := func(string, netip.Addr) (File, error) { return content{bytes.NewReader(data)}, nil }
-	server := New(Config{Open: open})
+	open := func(string, netip.Addr) (File, error) {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		return onDisk{f, info.Size()}, err
+	}
+	server := New(Config{Open: open, SinglePort: single})
 	go func() { stopped <- server.Serve(ctx, conn, listen) }()
 	b.Cleanup(func() { cancel(); <-stopped; conn.Close() })
 }

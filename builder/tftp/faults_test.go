@@ -192,6 +192,14 @@ func TestRefusals(t *testing.T) {
 		{"../etc/shadow", "\x00\x05\x00\x02a name with .. is refused\x00"},
 		{`boot\..\..\shadow`, "\x00\x05\x00\x02a name with .. is refused\x00"},
 		{"/", "\x00\x05\x00\x02not a file name\x00"},
+		{"boot/..", "\x00\x05\x00\x02a name with .. is refused\x00"},
+		{"/etc/passwd", "\x00\x05\x00\x01no such file: etc/passwd\x00"},
+		{`C:\f`, "\x00\x05\x00\x01no such file: C:/f\x00"},
+		{"%2e%2e/f", "\x00\x05\x00\x01no such file: %2e%2e/f\x00"},
+		{"boot/f\x00/etc/passwd", "\x00\x03\x00\x01\x01"}, // the name ends at the zero
+		{"boot\n/f", "\x00\x05\x00\x02not a file name\x00"},
+		{"boot\xff/f", "\x00\x05\x00\x02not a file name\x00"},
+		{strings.Repeat("f", 300), "\x00\x05\x00\x02not a file name\x00"},
 		{`\boot\f`, "\x00\x03\x00\x01\x01"},
 		{"//boot/f", "\x00\x03\x00\x01\x01"},
 	} {
@@ -224,17 +232,21 @@ func TestLimits(t *testing.T) {
 	var late *client
 	for i, host := range []byte{1, 1, 1, 2, 2, 2, 3, 3} {
 		c := dialFrom(t, server, net.IPv4(127, 0, 0, host))
-		c.ask("f", "octet")
+		c.ask("f", "octet", "blksize", "64")
 		got := c.next(300 * time.Millisecond)
 		if want := i != 2 && i != 5 && i != 7; (got != nil) != want {
 			t.Fatalf("request %d, from 127.0.0.%d: answered %v, want %v", i, host, got != nil, want)
 		}
 		if got != nil {
+			c.ack(0)
+			c.next(5 * time.Second)
 			running = append(running, c)
 		}
 		late = c
 	}
 	running[0].ack(1)
+	running[0].next(5 * time.Second)
+	running[0].ack(2)
 	await(t, ended)
 	for range 20 {
 		late.ask("f", "octet")

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -45,6 +46,12 @@ type request struct {
 	file    string
 	mode    string
 	options options
+}
+
+// same says that a request asks for the same.
+func (r request) same(as request) bool {
+	return r.file == as.file && r.mode == as.mode && r.options.blockSize == as.options.blockSize && r.options.windowSize == as.options.windowSize &&
+		r.options.timeout == as.options.timeout && slices.Equal(r.options.order, as.options.order)
 }
 
 var errMalformed = errors.New("malformed request")

@@ -78,6 +78,7 @@ type client struct {
 	conn   *net.UDPConn
 	server netip.AddrPort
 	peer   netip.AddrPort // the transfer's port, once known
+	buffer [65536]byte
 }
 
 func dial(t *testing.T, server netip.AddrPort) *client {
@@ -113,7 +114,7 @@ func (c *client) send(to netip.AddrPort, packet []byte) {
 // next is the next packet, or nil when nothing comes within the wait.
 func (c *client) next(wait time.Duration) []byte {
 	c.t.Helper()
-	buffer := make([]byte, 65536)
+	buffer := c.buffer[:]
 	if err := c.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		c.t.Fatal(err)
 	}
@@ -122,7 +123,7 @@ func (c *client) next(wait time.Duration) []byte {
 		return nil
 	}
 	c.peer = from
-	return buffer[:n]
+	return bytes.Clone(buffer[:n])
 }
 
 func random(size int) []byte {
@@ -134,7 +135,7 @@ func random(size int) []byte {
 // TestSizes: files at the edges of a block arrive whole, in every window size. 65537 blocks of 8 bytes roll the block
 // number over.
 func TestSizes(t *testing.T) {
-	for _, size := range []int{0, 1, 7, 8, 9, 8 * 31, 8*65537 + 3, 8 * 65536} {
+	for _, size := range []int{0, 1, 7, 8, 9, 8 * 31, 8*65537 + 3, 8 * 65536, 8*65536*3 + 5} {
 		for _, window := range []int{1, 4, 16} {
 			if size > 8*65535 && window < 16 {
 				continue // the same roll-over, only slower
@@ -222,9 +223,19 @@ func TestProbe(t *testing.T) {
 // TestRealClients: programs that people boot and test with get the same bytes.
 func TestRealClients(t *testing.T) {
 	data := random(3_000_000)
-	server, _ := start(t, map[string][]byte{"boot.efi": data}, func(c *Config) { c.Timeout = time.Second })
-	port := fmt.Sprint(server.Port())
+	for _, single := range []bool{false, true} {
+		t.Run(fmt.Sprintf("single port %v", single), func(t *testing.T) {
+			server, _ := start(t, map[string][]byte{"boot.efi": data}, func(c *Config) { c.Timeout, c.SinglePort = time.Second, single })
+			realClients(t, fmt.Sprint(server.Port()), data)
+		})
+	}
+}
+
+func realClients(t *testing.T, port string, data []byte) {
 	for name, args := range map[string]func(out string) []string{
+		"atftp, one block at a time": func(out string) []string {
+			return []string{"atftp", "-g", "-r", "boot.efi", "-l", out, "127.0.0.1", port}
+		},
 		"atftp": func(out string) []string {
 			return []string{"atftp", "-g", "-r", "boot.efi", "-l", out, "--option", "blksize 1428", "--option", "windowsize 16", "127.0.0.1", port}
 		},
@@ -233,6 +244,15 @@ func TestRealClients(t *testing.T) {
 		},
 		"curl": func(out string) []string {
 			return []string{"curl", "-sS", "-o", out, "tftp://127.0.0.1:" + port + "/boot.efi"}
+		},
+		"curl, its own block size": func(out string) []string {
+			return []string{"curl", "-sS", "--tftp-blksize", "1400", "-o", out, "tftp://127.0.0.1:" + port + "/boot.efi"}
+		},
+		"curl, without options": func(out string) []string {
+			return []string{"curl", "-sS", "--tftp-no-options", "-o", out, "tftp://127.0.0.1:" + port + "//boot.efi"}
+		},
+		"busybox, large blocks": func(out string) []string {
+			return []string{"busybox", "tftp", "-g", "-b", "1400", "-r", "boot.efi", "-l", out, "127.0.0.1", port}
 		},
 		"busybox": func(out string) []string {
 			return []string{"busybox", "tftp", "-g", "-r", "boot.efi", "-l", out, "127.0.0.1", port}

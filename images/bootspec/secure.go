@@ -143,6 +143,10 @@ type Claim struct {
 	UUID    string `json:"uuid"`    // SMBIOS type 1; empty: the firmware tells none
 	Serial  string `json:"serial"`  // likewise
 	Image   string `json:"image"`   // artifact base name
+	// TPMProof is the signature of TPMStatement (ECDSA P-256: r and s of 32 bytes each) by the key that was shown to RouteTPM; empty:
+	// the machine shows no TPM, and TPMAbsent says why not.
+	TPMProof  []byte `json:"tpmProof,omitempty"`
+	TPMAbsent string `json:"tpmAbsent,omitempty"`
 }
 
 // ParseClaim reads a claim. Its texts are bounded; what they say is the sender's.
@@ -161,7 +165,7 @@ func ParseClaim(body io.Reader) (Claim, error) {
 	if c.Version != ClaimVersion {
 		return Claim{}, fmt.Errorf("the image speaks version %d of the claim, this boot server version %d: bake the image and run the boot server with the same slipway", c.Version, ClaimVersion)
 	}
-	if len(c.MAC) > 64 || len(c.UUID) > 128 || len(c.Serial) > 256 || len(c.Image) > 256 {
+	if len(c.MAC) > 64 || len(c.UUID) > 128 || len(c.Serial) > 256 || len(c.Image) > 256 || len(c.TPMProof) > 64 || len(c.TPMAbsent) > 512 {
 		return Claim{}, errors.New("cannot read claim: a field is too long")
 	}
 	return c, nil

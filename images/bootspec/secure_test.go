@@ -82,7 +82,7 @@ func FuzzClaim(f *testing.F) {
 	f.Add([]byte(`{"version":2}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := bootspec.ParseClaim(strings.NewReader(string(data)))
-		if err == nil && (c.Version != bootspec.ClaimVersion || len(c.MAC)+len(c.UUID)+len(c.Serial)+len(c.Image) > 1024) {
+		if err == nil && (c.Version != bootspec.ClaimVersion || len(c.MAC)+len(c.UUID)+len(c.Serial)+len(c.Image)+len(c.TPMProof)+len(c.TPMAbsent) > 2048) {
 			t.Errorf("%+v", c)
 		}
 	})

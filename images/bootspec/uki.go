@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"debug/pe"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,7 +12,8 @@ import (
 )
 
 // A unified kernel image has its own digest on its kernel command line (ArgUKI), so that a machine which runs it knows the image's file
-// to the last byte without believing anybody: SHA-256 of the whole file, with the 64 digits themselves as zeros.
+// to the last byte without believing anybody: SHA-256 of the whole file, with the 64 digits themselves as zeros. A signature for Secure Boot,
+// which is made of the file with its digest, doesn't count: the digest is that of the file as it was before it.
 
 // maxUKICmdline bounds the command line in a unified kernel image in bytes.
 const maxUKICmdline = 64 << 10
@@ -48,7 +50,31 @@ func CheckUKIDigest(uki []byte, digest string) error {
 	return nil
 }
 
+// unsigned is a PE image without its signatures: they are the end of the file, and the header has a pointer to them ("PE Format", sections
+// "Optional Header Data Directories" and "The Attribute Certificate Table"). An image whose table isn't exactly its end stays as it is.
+func unsigned(uki []byte) []byte {
+	const optional, directories, certificates = 4 + 20, 112, 4 // after the place that the DOS header names; of PE32+
+	if len(uki) < 64 {
+		return uki
+	}
+	entry := int64(binary.LittleEndian.Uint32(uki[60:])) + optional + directories + certificates*8
+	if entry+8 > int64(len(uki)) {
+		return uki
+	}
+	at, size := int64(binary.LittleEndian.Uint32(uki[entry:])), int64(binary.LittleEndian.Uint32(uki[entry+4:]))
+	if at == 0 || at < entry+8 || at+size != int64(len(uki)) {
+		return uki
+	}
+	out := bytes.Clone(uki[:at])
+	clear(out[entry : entry+8])
+	return out
+}
+
 func digestUKI(uki []byte, at int) string {
+	uki = unsigned(uki)
+	if at+len(noDigest) > len(uki) { // a signature's table over the command line: nobody made that in good faith
+		return ""
+	}
 	h := sha256.New()
 	h.Write(uki[:at])
 	h.Write([]byte(noDigest))

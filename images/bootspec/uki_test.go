@@ -102,3 +102,44 @@ func FuzzCheckUKIDigest(f *testing.F) {
 		_, _ = bootspec.SealUKI(bytes.Clone(data))
 	})
 }
+
+// TestUKIDigestOfASignedImage: a signature for Secure Boot, made of a sealed image, changes nothing of its digest; what is in the image still
+// does, and so does what only pretends to be a signature.
+func TestUKIDigestOfASignedImage(t *testing.T) {
+	uki := ukiOf("quiet " + bootspec.NoUKIDigest())
+	uki = append(uki, make([]byte, 8-len(uki)%8)...)
+	digest, err := bootspec.SealUKI(uki)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const directory = 64 + 4 + 20 + 112 + 4*8
+	sign := func(at, size int, table string) []byte {
+		out := append(bytes.Clone(uki), table...)
+		binary.LittleEndian.PutUint32(out[directory:], uint32(at))
+		binary.LittleEndian.PutUint32(out[directory+4:], uint32(size))
+		return out
+	}
+	const table = "a signature of 24 bytes."
+	signed := sign(len(uki), len(table), table)
+	if err := bootspec.CheckUKIDigest(signed, digest); err != nil {
+		t.Fatal(err)
+	}
+	for at := range uki {
+		if at >= directory && at < directory+8 {
+			continue
+		}
+		changed := bytes.Clone(signed)
+		changed[at] ^= 1
+		if bootspec.CheckUKIDigest(changed, digest) == nil {
+			t.Fatalf("with another bit in byte %d it passes", at)
+		}
+	}
+	for name, other := range map[string][]byte{
+		"something behind the signature": append(bytes.Clone(signed), 0), "a table over the image": sign(1024, len(uki)-1024, ""),
+		"a table over the header": sign(64, len(uki)-64, ""), "a table that isn't there": sign(len(uki), 0, "")[:len(uki)-1], "a longer table": sign(len(uki), len(table)+1, table),
+	} {
+		if bootspec.CheckUKIDigest(other, digest) == nil {
+			t.Errorf("%s passes", name)
+		}
+	}
+}

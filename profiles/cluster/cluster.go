@@ -98,17 +98,29 @@ type Provisioning struct {
 	UnknownMachines string       `yaml:"unknownMachines"` // default list
 	Claims          Claims       `yaml:"claims"`
 	Subnets         []Subnet     `yaml:"subnets"` // where machines boot besides
+	// Server6 is the boot server's IPv6 address: with it machines boot over IPv6 too. See ipv6.go.
+	Server6              netip.Addr   `yaml:"server6"`
+	Subnet6              netip.Prefix `yaml:"subnet6"`              // default: cidr6 of the network that subnet is in
+	RouterAdvertisements bool         `yaml:"routerAdvertisements"` // default: where that network has no gateway6
 }
 
 // Claims is when a node's configuration is given out again.
 type Claims struct {
 	Policy string `yaml:"policy"` // default same-machine
+	TPM    string `yaml:"tpm"`    // default use
 }
 
 // Policies of claims.
 const (
 	ClaimsSameMachine = "same-machine" // to the machine that shows the same MAC address, UUID and serial number as at first
 	ClaimsOnce        = "once"         // to nobody, until an operator arms the node again
+)
+
+// What TPMs mean for claims.
+const (
+	TPMUse      = "use"      // a machine that has one is bound to it
+	TPMRequired = "required" // a machine without one gets nothing
+	TPMIgnore   = "ignore"   // none is asked for
 )
 
 // Network is one layer-2 network of the rack.

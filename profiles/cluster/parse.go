@@ -93,6 +93,9 @@ func (c *Cluster) setDefaults(source *document.Source) {
 	if !source.Has("provisioning.claims.policy") {
 		c.Provisioning.Claims.Policy = ClaimsSameMachine
 	}
+	if !source.Has("provisioning.claims.tpm") {
+		c.Provisioning.Claims.TPM = TPMUse
+	}
 	if !source.Has("provisioning.unknownMachines") {
 		c.Provisioning.UnknownMachines = UnknownList
 	}
@@ -109,6 +112,7 @@ func (c *Cluster) setDefaults(source *document.Source) {
 		c.Provisioning.Subnet = c.Networks[c.networkWithRole(NetworkManagement)].CIDR
 	}
 	c.subnetDefaults()
+	c.setDefaults6(source)
 	for i := range c.Nodes {
 		for j := range c.Nodes[i].Links {
 			c.Nodes[i].Links[j].setDefaults(c.Networks)

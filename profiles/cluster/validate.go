@@ -205,6 +205,7 @@ func (k *check) provisioning(c *Cluster) {
 	}
 	k.oneOf("provisioning.unknownMachines", "treatment", p.UnknownMachines, []string{UnknownIgnore, UnknownList, UnknownOffer})
 	k.oneOf("provisioning.claims.policy", "policy", p.Claims.Policy, []string{ClaimsSameMachine, ClaimsOnce})
+	k.oneOf("provisioning.claims.tpm", "treatment of TPMs", p.Claims.TPM, []string{TPMUse, TPMRequired, TPMIgnore})
 	if p.UnknownMachines == UnknownOffer && !p.Pool.IsValid() {
 		k.fault("provisioning.pool", "write it like 10.1.0.100-10.1.0.199", "is missing, but unknown machines are to get an address")
 	}
@@ -225,6 +226,7 @@ func (k *check) provisioning(c *Cluster) {
 	k.pool(c)
 	k.subnets(c)
 	k.virtualAddress(c)
+	k.provisioning6(c)
 }
 
 // virtualAddress is the path of that field.

@@ -1,7 +1,7 @@
 // Command figures measures what docs/figures.md keeps, and prints it as that page's table: bakes from warm caches and
 // after one changed file, sizes, flashing, memory, and the way from power on to Ready. It is not a test: it judges nothing.
 //
-// It wants bin/slipway built, and root for the rack (without it the rack is left out). Arguments name what is measured (mkosi, dhcp,
+// It wants bin/slipway built, and root for racks (without it they are left out). Arguments name what is measured (mkosi, dhcp,
 // rack); without any, all is. SLIPWAY_ARTIFACTS names a folder of baked images, which are baked here otherwise.
 package main
 
@@ -52,6 +52,7 @@ func measure() error {
 		{"sizes", func() ([]row, error) { return sizes(images) }},
 		{"mkosi", func() ([]row, error) { return mkosi(work) }},
 		{"flash", func() ([]row, error) { return flashes(work) }},
+		{"thousand", thousand},
 		{"dhcp", func() ([]row, error) { return dhcp(work, images) }},
 		{"rack", func() ([]row, error) { return rack(work, images) }},
 	} {

@@ -23,17 +23,23 @@ type bench struct {
 	dir   string // with slipway, lab.yaml, identity and states
 }
 
-// newBench starts a boot server with the folder of artifacts; the words are more of its arguments.
+// newBench starts a boot server for the lab with the folder of artifacts; the words are more of its arguments.
 func newBench(t *testing.T, words ...string) *bench {
 	t.Helper()
-	artifacts := filepath.Dir(artifact(t, bootspec.ExtBIOS))
+	return newBenchFor(t, cluster.Lab(), nil, words...)
+}
+
+// newBenchFor is newBench for another document of a cluster "lab", with more addresses on the bridge.
+func newBenchFor(t *testing.T, text []byte, addresses []string, words ...string) *bench {
+	t.Helper()
+	artifacts := filepath.Dir(artifact(t, bootspec.ExtUKI))
 	if os.Getuid() != 0 {
 		t.Skip("a network namespace needs root")
 	}
 	dir := t.TempDir()
 	program, document := filepath.Join(dir, "slipway"), filepath.Join(dir, "lab.yaml")
 	run(t, "go", "build", "-o", program, "../../builder/slipway")
-	must(t, os.WriteFile(document, cluster.Lab(), 0o600))
+	must(t, os.WriteFile(document, text, 0o600))
 	run(t, program, "identity", "--cluster", document, "--identity", filepath.Join(dir, "identity"))
 	b := &bench{t: t, space: fmt.Sprintf("slipway-media-%d", os.Getpid()), log: filepath.Join(dir, "serve.log"), dir: dir}
 	run(t, "ip", "netns", "add", b.space)
@@ -43,6 +49,9 @@ func newBench(t *testing.T, words ...string) *bench {
 		"ip link set tap0 master br0 up", "ip link set br0 up",
 	} {
 		run(t, "ip", append([]string{"netns", "exec", b.space}, strings.Fields(words)...)...)
+	}
+	for _, a := range addresses {
+		run(t, "ip", "-n", b.space, "addr", "add", a, "dev", "br0")
 	}
 	log, err := os.Create(b.log)
 	must(t, err)

@@ -10,16 +10,22 @@ import (
 )
 
 // power starts the lab's worker with kernel and initrd, without its firmware's detours, with words on its command line and what its SMBIOS
-// says.
-func (b *bench) power(words, uuid, serial string) *machine {
+// says; more are further devices.
+func (b *bench) power(words, uuid, serial string, more ...string) *machine {
 	b.t.Helper()
 	base := strings.TrimSuffix(artifact(b.t, bootspec.ExtRoot), bootspec.ExtRoot)
 	cmdline, err := os.ReadFile(base + bootspec.ExtCmdline)
 	must(b.t, err)
-	return launchIn(b.t, b.space,
+	return launchIn(b.t, b.space, append(more,
 		"-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:21",
 		"-uuid", uuid, "-smbios", "type=1,serial="+serial, "-kernel", base+bootspec.ExtKernel, "-initrd", base+bootspec.ExtInitrd,
-		"-append", strings.TrimSpace(string(cmdline))+" no_timer_check "+bootspec.ArgSource+"="+bootspec.SourceNetwork+" "+words)
+		"-append", strings.TrimSpace(string(cmdline))+" no_timer_check "+bootspec.ArgSource+"="+bootspec.SourceNetwork+" "+words)...)
+}
+
+// arm arms the worker.
+func (b *bench) arm() {
+	b.t.Helper()
+	run(b.t, "ip", "netns", "exec", b.space, filepath.Join(b.dir, "slipway"), "arm", "worker-1", "--cluster", filepath.Join(b.dir, "lab.yaml"), "--state", filepath.Join(b.dir, "states"))
 }
 
 // TestMachineClaimsItsConfiguration: a machine whose image pins the boot server's authority claims its configuration over TLS; an image
@@ -45,7 +51,7 @@ func TestMachineClaimsItsConfiguration(t *testing.T) {
 	m.await("slipway arm worker-1")
 	m.off()
 	b.said("CLAIM REFUSED")
-	run(t, "ip", "netns", "exec", b.space, filepath.Join(b.dir, "slipway"), "arm", "worker-1", "--cluster", filepath.Join(b.dir, "lab.yaml"), "--state", filepath.Join(b.dir, "states"))
+	b.arm()
 
 	m = b.power(pin+digest, other, "ABC1")
 	m.await("configuration claimed over TLS")
