@@ -126,6 +126,10 @@ func Decide6(packet dhcpv6.DHCPv6, from netip.Addr, policy Policy6) Decision6 {
 		d.Reason = "not in the cluster document"
 		return d
 	}
+	if !d.Machine.Address6.IsValid() {
+		d.Reason = fmt.Sprintf("%s boots in another network than %s", d.Machine.Name, policy.Site.IPv6.Subnet)
+		return d
+	}
 	reply := newReply6(message, policy)
 	d.decide(message, reply, policy)
 	if d.Reason == "" || reply.MessageType == dhcpv6.MessageTypeNone {

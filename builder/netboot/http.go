@@ -24,8 +24,7 @@ import (
 // may claim it, and takes reports only from the node's address.
 type handler struct {
 	site      *Site
-	port      int    // of its own URLs
-	base6     string // of those to clients that come over IPv6
+	port      int // of its own URLs
 	artifacts *artifacts
 	states    *states
 	config    func(name string) ([]byte, error)

@@ -54,7 +54,8 @@ func (h *handler) secureRoutes() *http.ServeMux {
 func (h *handler) serveSecure(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	told := h.secureFor(r)
+	told := h.secure
+	told.URL = h.secureURL(r)
 	told.Discover = h.discovers(r)
 	if h.others != nil {
 		told.Others = h.others()
@@ -176,6 +177,9 @@ func (h *handler) secureURL(r *http.Request) string {
 	}
 	return h.secure.URL
 }
+
+// baseFor is the base URL at the address which a client has reached.
+func (h *handler) baseFor(r *http.Request) string { return baseURL(h.reached(r), h.port) }
 
 // reached is our own address that a request came to.
 func (h *handler) reached(r *http.Request) netip.Addr {

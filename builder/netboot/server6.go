@@ -3,15 +3,11 @@ package netboot
 import (
 	"context"
 	"crypto/tls"
-	"net"
 	"net/http"
-	"net/url"
-	"strconv"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/tftp"
-	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 // tftpHeaders6 are those of IPv6, UDP and TFTP, in bytes.
@@ -23,25 +19,26 @@ func (s *Server) base6() string {
 	if six == nil {
 		return ""
 	}
-	return "http://" + net.JoinHostPort(six.Server.String(), strconv.Itoa(s.config.HTTPPort))
+	return baseURL(six.Server, s.config.HTTPPort)
 }
 
 // serve6 serves over IPv6 what is served over IPv4: DHCP, TFTP, HTTP and HTTPS.
 func (s *Server) serve6(ctx context.Context, group *errgroup.Group) {
-	site, six, log, link := s.config.Site, s.sockets.six, s.config.Log, s.sockets.wires[0].link
+	site, six, log := s.config.Site, s.sockets.six, s.config.Log
 	if six == nil {
 		if site.IPv6 != nil {
 			log.Warn("machines don't boot over IPv6: beside another DHCP server (--proxy) only IPv4 is served")
 		}
 		return
 	}
+	link := six.link
 	d := &dhcp6{
 		policy: Policy6{Site: site, DUID: s.duid, HTTPBase: s.base6(), Image: s.image, BootFrom: s.states.bootFrom},
 		states: s.states, past: s.past, log: log, conn: six.dhcp, site: func() *Site { return s.live.Load().site },
 	}
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders6})
 	group.Go(func() error { return d.serve(ctx) })
-	group.Go(func() error { return t.Serve(ctx, six.tftp, s.sockets.transfer6) })
+	group.Go(func() error { return t.Serve(ctx, six.tftp, six.transfer) })
 	group.Go(func() error {
 		return serveHTTP(ctx, six.http, s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
 	})
@@ -60,24 +57,4 @@ func (s *Server) serve6(ctx context.Context, group *errgroup.Group) {
 // image is the file name of a role's UKI for an architecture; empty: there is none.
 func (s *Server) image(role, arch string) string {
 	return s.live.Load().artifacts.uki[imageKey{role, arch}]
-}
-
-// baseFor is the base URL of this server for a client, who may have no IPv4: at the address that the client has reached.
-func (h *handler) baseFor(r *http.Request) string {
-	if remote(r).Is6() && h.base6 != "" {
-		return h.base6
-	}
-	return baseURL(h.reached(r), h.port)
-}
-
-// secureFor is how a client reaches the server over TLS.
-func (h *handler) secureFor(r *http.Request) bootspec.Secure {
-	secure := h.secure
-	if at, err := url.Parse(secure.URL); err == nil && remote(r).Is6() && h.site.ipv6() != nil {
-		at.Host = net.JoinHostPort(h.site.ipv6().Server.String(), at.Port())
-		secure.URL = at.String()
-		return secure
-	}
-	secure.URL = h.secureURL(r)
-	return secure
 }

@@ -48,7 +48,7 @@ type Machine struct {
 	// Others are its further addresses: it may be heard from there once it has its configuration.
 	Others  []netip.Addr
 	Install bool // it installs itself to disk
-	// Address6 is reserved for it in the site's IPv6 subnet, if that has one.
+	// Address6 is reserved for it in the site's IPv6 subnet; invalid: it doesn't boot there.
 	Address6 netip.Addr
 	// UUID and Serial are what the machine's SMBIOS must say before it gets its configuration; empty: whatever it says.
 	UUID, Serial string

@@ -84,9 +84,7 @@ func (s *sockets) close() {
 	for _, l := range append(s.http, s.secure...) {
 		l.Close()
 	}
-	if s.six != nil {
-		s.six.close()
-	}
+	s.six.close()
 }
 
 // listenUDP binds a UDP socket to an interface, allowed to broadcast.

@@ -24,21 +24,30 @@ var multicast6 = [...]net.IP{net.ParseIP("ff02::1:2"), net.ParseIP("ff05::1:3")}
 
 // sockets6 are the server's for IPv6, bound to the interface of the first subnet.
 type sockets6 struct {
+	link         *net.Interface
 	server       netip.Addr
 	dhcp, tftp   *net.UDPConn
 	http, secure net.Listener // secure is nil: no TLS
 }
 
-// bind6 binds the sockets for IPv6, or says why not and what to do. What it has bound s.close closes.
+// bind6 binds the sockets for IPv6, or says why not and what to do. What it has bound close closes.
 func (s *sockets) bind6(six *IPv6, httpPort, securePort int) (err error) {
-	link, server := s.wires[0].link, six.Server
-	switch has, err := hasAddress(link, server); {
-	case err != nil:
-		return err
-	case !has:
-		return fmt.Errorf("cannot serve IPv6 on %s: it lacks the server's address (ip address add %s dev %s)", link.Name, netip.PrefixFrom(server, six.Subnet.Bits()), link.Name)
+	server := six.Server
+	var link *net.Interface
+	for _, w := range s.wires {
+		has, err := hasAddress(w.link, server)
+		if err != nil {
+			return err
+		}
+		if has {
+			link = w.link
+		}
 	}
-	s.six = &sockets6{server: server}
+	if link == nil {
+		first := s.wires[0].link.Name
+		return fmt.Errorf("cannot serve IPv6 on %s: it lacks the server's address (ip address add %s dev %s)", first, netip.PrefixFrom(server, six.Subnet.Bits()), first)
+	}
+	s.six = &sockets6{link: link, server: server}
 	if s.six.dhcp, err = listenUDP6(link.Name, netip.AddrPortFrom(netip.IPv6Unspecified(), portDHCP6)); err != nil {
 		return explain("DHCPv6", "udp", portDHCP6, err)
 	}
@@ -62,8 +71,15 @@ func (s *sockets) bind6(six *IPv6, httpPort, securePort int) (err error) {
 	return nil
 }
 
-// close closes what is bound.
+// transfer opens the socket of one TFTP transfer over IPv6.
+func (s *sockets6) transfer() (*net.UDPConn, error) {
+	return listenUDP6(s.link.Name, netip.AddrPortFrom(s.server, 0))
+}
+
 func (s *sockets6) close() {
+	if s == nil {
+		return
+	}
 	for _, c := range []*net.UDPConn{s.dhcp, s.tftp} {
 		if c != nil {
 			c.Close()
@@ -74,11 +90,6 @@ func (s *sockets6) close() {
 			l.Close()
 		}
 	}
-}
-
-// transfer6 opens the socket of one TFTP transfer over IPv6.
-func (s *sockets) transfer6() (*net.UDPConn, error) {
-	return listenUDP6(s.wires[0].link.Name, netip.AddrPortFrom(s.six.server, 0))
 }
 
 // freely lets a socket have an address that the kernel still looks for duplicates of, a second or two after it was added (RFC 4862).

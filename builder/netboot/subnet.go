@@ -41,7 +41,7 @@ func (s *Site) subnet(a netip.Addr) (Subnet, bool) {
 
 // ours says whether an address is one of the server's own.
 func (s *Site) ours(a netip.Addr) bool {
-	return a.IsValid() && (a == s.Server || slices.ContainsFunc(s.Further, func(o Subnet) bool { return o.Server == a }))
+	return a.IsValid() && (a == s.Server || s.ipv6() != nil && a == s.IPv6.Server || slices.ContainsFunc(s.Further, func(o Subnet) bool { return o.Server == a }))
 }
 
 // servers are our own addresses.

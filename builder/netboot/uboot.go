@@ -38,7 +38,7 @@ func (d *Decision) bootUBoot(request, reply *dhcpv4.DHCPv4, policy Policy) strin
 	if policy.Image(d.Machine.Role, "arm64") == "" {
 		return fmt.Sprintf(": no boot file, there's no image of role %s for arm64", d.Machine.Role)
 	}
-	reply.ServerIPAddr = policy.Site.Server.AsSlice()
+	reply.ServerIPAddr = d.Server.AsSlice()
 	return ", TFTP " + pxelinuxFolder + strings.ReplaceAll(request.ClientHWAddr.String(), ":", "-")
 }
 

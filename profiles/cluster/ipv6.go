@@ -28,7 +28,8 @@ func (c *Cluster) setDefaults6(source *document.Source) {
 }
 
 // BootAddress6 is the address that the boot server leases to a node over IPv6: that of a link of its in the provisioning
-// subnet, else the subnet's with the node's IPv4 address there as its last 32 bits. The zero Addr where machines don't boot over IPv6.
+// subnet, else the subnet's with the node's IPv4 address there as its last 32 bits. The zero Addr where machines don't boot over IPv6,
+// and for a node of another provisioning subnet.
 func (c *Cluster) BootAddress6(n *Node) netip.Addr {
 	subnet, v4 := c.Provisioning.Subnet6, c.BootAddress(n)
 	if !c.Provisioning.Server6.IsValid() || !subnet.IsValid() {
@@ -39,7 +40,7 @@ func (c *Cluster) BootAddress6(n *Node) netip.Addr {
 			return l.Address6
 		}
 	}
-	if !v4.Is4() || subnet.Bits() > maxBits6 {
+	if !v4.Is4() || !c.Provisioning.Subnet.Contains(v4) || subnet.Bits() > maxBits6 {
 		return netip.Addr{}
 	}
 	bytes, last := subnet.Masked().Addr().As16(), v4.As4()
