@@ -37,7 +37,7 @@ run: deps build ## bake both roles and boot them to a Ready cluster in QEMU
 		--cache "$${SLIPWAY_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/slipway}" $(if $(ONCE),--once)
 
 build: ## build slipway and slipway-agent into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./builder/slipway ./agent/slipway-agent
+	CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -o bin/ ./builder/slipway ./agent/slipway-agent
 
 test: deps build lint test-images $(OUT)/test/sigstore-verify ## everything: unit, fuzz seeds, namespaces, the command line, and virtual machines
 	SLIPWAY_SIGSTORE_VERIFY=$(abspath $(OUT))/test/sigstore-verify go test -timeout 20m $$(go list ./... | grep -v /test/e2e)

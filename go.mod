@@ -50,6 +50,7 @@ require (
 	golang.org/x/term v0.47.0
 	google.golang.org/protobuf v1.36.12
 	gopkg.in/ini.v1 v1.67.3
+	maragu.dev/gomponents v1.3.0
 	oras.land/oras-go/v2 v2.7.0
 )
 

@@ -10,17 +10,18 @@ package dashboard
 import (
 	"bytes"
 	"embed"
-	"html/template"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
+	"maragu.dev/gomponents"
+
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
-//go:embed page.html dashboard.css dashboard.js
+//go:embed dashboard.css dashboard.js
 var assets embed.FS
 
 // Source is what is shown.
@@ -40,16 +41,15 @@ type Source struct {
 
 type handler struct {
 	Source
-	page  *template.Template
 	rates rates
 }
 
 // New is the handler of the page (/), of the part of it that changes (/rack), and of the metrics (/metrics).
 func New(s Source) http.Handler {
-	h := &handler{Source: s, page: template.Must(template.ParseFS(assets, "page.html"))}
+	h := &handler{Source: s}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", h.serve("page"))
-	mux.HandleFunc("GET /rack", h.serve("rack"))
+	mux.HandleFunc("GET /{$}", h.serve(whole))
+	mux.HandleFunc("GET /rack", h.serve(rack))
 	mux.Handle("GET /dashboard.css", http.FileServerFS(assets))
 	mux.Handle("GET /dashboard.js", http.FileServerFS(assets))
 	mux.Handle("GET /metrics", metrics(s))
@@ -59,12 +59,12 @@ func New(s Source) http.Handler {
 // policy lets a browser load only what comes from here, and nobody frame it (Content Security Policy Level 3).
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
-// serve answers with one template, made whole before any of it is sent.
-func (h *handler) serve(name string) http.HandlerFunc {
+// serve answers with what is made of a view, whole before any of it is sent.
+func (h *handler) serve(show func(view) gomponents.Node) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		now := h.Now()
 		var out bytes.Buffer
-		if err := h.page.ExecuteTemplate(&out, name, h.view(now)); err != nil {
+		if err := show(h.view(now)).Render(&out); err != nil {
 			h.Log.Error("cannot make the page", "error", err)
 			http.Error(w, "cannot make the page; the server's log says why", http.StatusInternalServerError)
 			return

@@ -201,7 +201,7 @@ func TestPageIsClosed(t *testing.T) {
 	if got := answer.Header.Get("Content-Security-Policy"); !strings.Contains(got, "default-src 'none'") {
 		t.Errorf("its policy is %q", got)
 	}
-	for _, path := range []string{"/page.html", "/nothing"} {
+	for _, path := range []string{"/page.go", "/nothing"} {
 		if answer, _ := get(t, server.URL+path); answer.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %s", path, answer.Status)
 		}

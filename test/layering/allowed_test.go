@@ -35,7 +35,7 @@ var allowed = map[string][]string{
 	"builder/component":          {"builder/record", "images/document", "github.com/bluekeyes/go-gitdiff"},
 	"builder/copies":             {"builder/nodes", "images/bootspec", "profiles/cluster", "github.com/minio/minio-go/v7", "gopkg.in/ini.v1"},
 	"builder/container":          {"builder/registry", "github.com/opencontainers/go-digest", "github.com/opencontainers/image-spec", "oras.land/oras-go"},
-	"builder/dashboard":          {"builder/netboot", "images/bootspec", "images/bootspec/securetest", "github.com/chromedp/cdproto", "github.com/chromedp/chromedp", "github.com/prometheus/client_golang"},
+	"builder/dashboard":          {"builder/netboot", "images/bootspec", "images/bootspec/securetest", "github.com/chromedp/cdproto", "github.com/chromedp/chromedp", "github.com/prometheus/client_golang", "maragu.dev/gomponents"},
 	"builder/deb":                {"builder/unxz", "github.com/klauspost/compress"},
 	"builder/depot":              {"images/bootspec", "golang.org/x/sys"},
 	"builder/flash":              {"builder/blockmap", "builder/release", "images/bootspec", "images/disk", "images/manifest", "github.com/klauspost/compress", "golang.org/x/sync", "golang.org/x/sys"},
