@@ -139,15 +139,7 @@ func describe(m bootspec.DiskMatch) string {
 }
 
 // Size is a number of bytes as drives are sold: 512.1 GB (10^9 bytes).
-func Size(n int64) string {
-	switch {
-	case n >= 1e12:
-		return fmt.Sprintf("%.1f TB", float64(n)/1e12)
-	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	}
-	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-}
+func Size(n int64) string { return bootspec.DiskSize(n) }
 
 // Lines is the table for people, a line for each drive and one of headings.
 func (t Table) Lines() []string {

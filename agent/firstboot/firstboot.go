@@ -125,7 +125,7 @@ func newSender(node bootspec.Node, record bootspec.BootState, log *slog.Logger) 
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the boot id: %w", err)
 	}
-	s := &status.Sender{Boot: strings.TrimSpace(string(id)), MAC: record.MAC, Client: &http.Client{Timeout: 30 * time.Second}, Log: log}
+	s := &status.Sender{Boot: strings.TrimSpace(string(id)), MAC: record.MAC, Client: &http.Client{Timeout: 30 * time.Second}, Log: log, KernelLog: status.KernelLog}
 	if record.MAC != "" {
 		s.Server = cmp.Or(record.Server, node.Server)
 		if err := overTLS(s, record); err != nil {

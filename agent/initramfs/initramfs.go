@@ -76,6 +76,7 @@ func (b *boot) first() []step {
 func (b *boot) steps() []step {
 	fromNetwork := []step{
 		{"network", b.findServer},
+		{"discover", b.discover},
 		{"root", b.fetchRoot},
 		{"verity", b.activate},
 		{"mount", b.mountRoot},

@@ -117,6 +117,9 @@ func (b *boot) readConfig(ctx context.Context) error {
 		if err := b.findServer(ctx); err != nil {
 			return err
 		}
+		if err := b.discover(ctx); err != nil {
+			return err
+		}
 		b.sender.Report(bootspec.EventRootLoaded, b.root.Image)
 		return b.claimConfig(ctx)
 	}

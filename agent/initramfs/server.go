@@ -89,6 +89,9 @@ func (b *boot) findServer(ctx context.Context) error {
 		// The failure is reported without TLS: it holds no secret, and somebody must hear of it.
 		return errors.Join(err, b.startReports(ctx, lease.Server, b.client, lease.MAC))
 	}
+	if b.secure.Discover {
+		return nil // it is no node, so nobody takes its reports
+	}
 	if err := b.startReports(ctx, b.secure.URL, b.claimant, lease.MAC); err != nil {
 		return err
 	}
@@ -136,7 +139,7 @@ func (b *boot) startReports(ctx context.Context, server string, client *http.Cli
 	if err != nil {
 		return err
 	}
-	b.sender = &status.Sender{Server: server, MAC: mac, Boot: strings.TrimSpace(string(id)), Client: client, Log: b.log}
+	b.sender = &status.Sender{Server: server, MAC: mac, Boot: strings.TrimSpace(string(id)), Client: client, Log: b.log, KernelLog: status.KernelLog}
 	go b.sender.Run(ctx)
 	return nil
 }

@@ -25,7 +25,7 @@ import (
 // maxQueue bounds the reports that wait. A boot has about ten.
 const maxQueue = 64
 
-// maxLog bounds the log in a report in bytes, so that the report stays below bootspec.MaxReport whatever JSON makes of it.
+// maxLog bounds each log in a report in bytes. What JSON makes of them may still be too long: encode cuts it.
 const maxLog = 64 << 10
 
 // Sender delivers reports.
@@ -37,6 +37,8 @@ type Sender struct {
 	Log    *slog.Logger
 	// Uptime is milliseconds since the kernel started; nil: the kernel's clock.
 	Uptime func() bootspec.Millis
+	// KernelLog is the end of the kernel's log, for failures; nil: they come without.
+	KernelLog func() []byte
 	// Pause is the first pause after a failure, doubled up to 30 times of it; zero: 1 s.
 	Pause time.Duration
 
@@ -51,10 +53,16 @@ func (s *Sender) Report(event bootspec.Event, detail string) {
 	s.add(bootspec.Report{Event: event, Detail: detail})
 }
 
-// Fail queues a failure: what and why, the unit if one failed, and its last words (the last 64 KiB are kept).
+// Fail queues a failure: what and why, the unit if one failed, and its last words (the last 64 KiB are kept); the kernel's go along.
 func (s *Sender) Fail(detail, unit string, words []byte) {
-	words = words[max(0, len(words)-maxLog):]
-	s.add(bootspec.Report{Event: bootspec.EventFailed, Detail: detail, Unit: unit, Log: string(bytes.ToValidUTF8(words, []byte("?")))})
+	end := func(log []byte) string {
+		return string(bytes.ToValidUTF8(log[max(0, len(log)-maxLog):], []byte("?")))
+	}
+	r := bootspec.Report{Event: bootspec.EventFailed, Detail: detail, Unit: unit, Log: end(words)}
+	if s.KernelLog != nil {
+		r.Kernel = end(s.KernelLog())
+	}
+	s.add(r)
 }
 
 // Resume queues reports of an earlier stage before all others.
@@ -218,14 +226,18 @@ func (s *Sender) post(ctx context.Context, r bootspec.Report) error {
 	return fmt.Errorf("HTTP status %s", resp.Status)
 }
 
-// encode cuts the beginning of the log until the report fits: JSON may need six bytes for one.
+// encode cuts the beginning of the longer log until the report fits: JSON may need six bytes for one.
 func encode(r bootspec.Report) ([]byte, error) {
 	for {
 		body, err := json.Marshal(r)
-		if err != nil || len(body) <= bootspec.MaxReport || r.Log == "" {
+		longer := &r.Log
+		if len(r.Kernel) > len(r.Log) {
+			longer = &r.Kernel
+		}
+		if err != nil || len(body) <= bootspec.MaxReport || *longer == "" {
 			return body, err
 		}
-		r.Log = string(bytes.ToValidUTF8([]byte(r.Log[(len(r.Log)+1)/2:]), nil))
+		*longer = string(bytes.ToValidUTF8([]byte((*longer)[(len(*longer)+1)/2:]), nil))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -120,11 +121,23 @@ func TestPendingIsBoundedAndHandedOver(t *testing.T) {
 func TestLongLogsFit(t *testing.T) {
 	srv := newServer(t)
 	s := sender(srv)
+	s.KernelLog = func() []byte { return append([]byte(strings.Repeat("\x02", 300<<10)), "words of the kernel"...) }
 	go s.Run(t.Context())
 	s.Fail("unit failed", "etcd.service", append([]byte(strings.Repeat("\x01", 300<<10)), "last words"...))
 	flush(t, s)
-	if srv.events() != "failed" || !strings.HasSuffix(srv.taken[0].Log, "last words") {
+	if srv.events() != "failed" || !strings.HasSuffix(srv.taken[0].Log, "last words") || !strings.HasSuffix(srv.taken[0].Kernel, "words of the kernel") {
 		t.Errorf("server took %q", srv.events())
+	}
+}
+
+// TestKernelLog: it is read where that is allowed, in whole lines without their levels.
+func TestKernelLog(t *testing.T) {
+	log := KernelLog()
+	if len(log) > maxLog || level.Match(log) {
+		t.Errorf("%d bytes: %.200q", len(log), log)
+	}
+	if os.Geteuid() == 0 && len(log) == 0 {
+		t.Skip("this machine's kernel tells nothing here")
 	}
 }
 

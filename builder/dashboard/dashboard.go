@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/slipway-os/slipway/builder/netboot"
+	"github.com/slipway-os/slipway/images/bootspec"
 )
 
 //go:embed page.html dashboard.css dashboard.js
@@ -29,6 +30,8 @@ type Source struct {
 	Traffic func() netboot.Traffic
 	// Warnings are what somebody should know; nil: nothing is.
 	Warnings func() []netboot.Warning
+	// Hardware is what a machine that was discovered has told; nil: nothing is known of any.
+	Hardware func(mac string) (bootspec.Hardware, bool)
 	// Rivals counts other DHCP servers on the network; nil: none.
 	Rivals func() int
 	Now    func() time.Time
@@ -79,6 +82,14 @@ func (h *handler) serve(name string) http.HandlerFunc {
 // view is what is shown at a time.
 func (h *handler) view(now time.Time) view {
 	v := makeView(h.Cluster, h.Nodes(), h.rates.at(now, h.Traffic()), now)
+	for i := range v.Unknown {
+		if h.Hardware == nil {
+			break
+		}
+		if hardware, ok := h.Hardware(v.Unknown[i].MAC); ok {
+			v.Unknown[i].Hardware = describe(hardware)
+		}
+	}
 	if h.Warnings != nil {
 		for _, w := range h.Warnings() {
 			v.Warnings = append(v.Warnings, w.Text)

@@ -55,6 +55,7 @@ func newSite() *site {
 	failing := boot(now.Add(-time.Minute), bootspec.EventOffer, bootspec.EventKernelSent, bootspec.EventAgentUp, bootspec.EventFailed)
 	last := &failing[0].Events[3]
 	last.Unit, last.Detail, last.Log = "etcd.service", "etcd.service: it ended with 1", "<script>document.title='owned'</script>\nlast words of etcd"
+	last.Kernel = "a line of the kernel"
 	s.nodes = []netboot.NodeStatus{
 		{Name: "cp-1", Role: "control-plane", MAC: "52:54:00:00:00:11", Address: "10.1.0.11", State: "ready", LastSeen: now,
 			Boots: boot(now.Add(-time.Hour), bootspec.EventOffer, bootspec.EventKernelSent, bootspec.EventAgentUp, bootspec.EventReady)},
@@ -64,7 +65,7 @@ func newSite() *site {
 		{Name: "worker-1", Role: "worker", MAC: "52:54:00:00:00:21", Address: "10.1.0.21", State: "agent up", LastSeen: now,
 			Boots: boot(now.Add(-10*time.Second), bootspec.EventOffer, bootspec.EventKernelSent, bootspec.EventAgentUp)},
 		{Name: "worker-2", Role: "worker", MAC: "52:54:00:00:00:22", Address: "10.1.0.22", State: "unseen"},
-		{MAC: "52:54:00:00:00:99", Address: "10.1.0.101", State: "seen", LastSeen: now, Last: "an address only"},
+		{MAC: "52:54:00:00:00:99", Address: "10.1.0.101", State: "discovered", LastSeen: now, Last: "to be discovered"},
 	}
 	return s
 }
@@ -74,6 +75,12 @@ func serve(t *testing.T, s *site) *httptest.Server {
 	server := httptest.NewServer(New(Source{
 		Cluster: "reference", Nodes: s.Nodes, Now: func() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.now },
 		Traffic: func() netboot.Traffic { s.mu.Lock(); defer s.mu.Unlock(); return s.sent }, Log: slog.New(slog.DiscardHandler),
+		Hardware: func(mac string) (bootspec.Hardware, bool) {
+			return bootspec.Hardware{
+				MAC: mac, System: bootspec.System{Product: "<b>Board</b>"}, CPU: bootspec.CPU{Model: "Processor", Sockets: 2, Cores: 8, Threads: 16}, Memory: 64 << 30,
+				Disks: []bootspec.HardwareDisk{{Name: "sda", Size: 480e9, Serial: "DISK-1"}}, NICs: []bootspec.HardwareNIC{{Name: "eth0", MAC: mac, Driver: "ixgbe", Speed: 10000}},
+			}, mac == "52:54:00:00:00:99"
+		},
 	}))
 	t.Cleanup(server.Close)
 	return server
@@ -141,11 +148,20 @@ func TestPageInABrowser(t *testing.T) {
 		}
 	}
 
+	var kernel, found, parts string
+	run(chromedp.Click("#cp-2 .kernel summary"), chromedp.WaitVisible("#cp-2 .kernel pre"), chromedp.Text("#cp-2 .kernel pre", &kernel),
+		chromedp.Click(".unknown summary"), chromedp.WaitVisible(".unknown dd"), chromedp.Text(".unknown", &found), chromedp.Text(".unknown details dl", &parts),
+		chromedp.Evaluate("document.documentElement.scrollWidth > window.innerWidth", &wide))
+	if kernel != "a line of the kernel" || wide || !strings.Contains(found, "discovered") || !strings.Contains(found, "2 x Processor (8 cores, 16 threads), 64.0 GiB, 1 disk (480.0 GB), 1 NIC") ||
+		!strings.Contains(found, "<b>Board</b>") || !strings.Contains(found, "slipway adopt 52:54:00:00:00:99 --role") || !strings.Contains(parts, "serial DISK-1") || !strings.Contains(parts, "10000 Mbit/s") {
+		t.Errorf("too wide: %v; the kernel's log %q; the discovered machine\n%s\n%s", wide, kernel, found, parts)
+	}
+
 	// A machine comes up while somebody reads the last words of another.
 	s.change(func() {
 		s.nodes[3].State, s.nodes[3].Boots = "ready", boot(s.now, bootspec.EventOffer, bootspec.EventReady)
 	})
-	run(chromedp.WaitVisible("#worker-1.ready"), chromedp.WaitVisible("#cp-2 pre"))
+	run(chromedp.WaitVisible("#worker-1.ready"), chromedp.WaitVisible("#cp-2 pre"), chromedp.WaitVisible("#cp-2 .kernel pre"), chromedp.WaitVisible(".unknown details dd"))
 
 	// The server goes away, and the page says so.
 	server.CloseClientConnections()

@@ -36,8 +36,10 @@ type machine struct {
 	Seen                     string
 	For                      string // how long it is in its state
 	Stages                   []stage
-	Total                    string // of the stages
-	Unit, Reason, Log        string // of the newest failure, while it fails
+	Total                    string    // of the stages
+	Unit, Reason, Log        string    // of the newest failure, while it fails
+	Kernel                   string    // the end of its kernel's log, likewise
+	Hardware                 *hardware // nil: it was not discovered
 }
 
 // stage is a step of a boot.
@@ -71,7 +73,7 @@ func makeView(cluster string, nodes []netboot.NodeStatus, r Rates, now time.Time
 }
 
 func makeMachine(n *netboot.NodeStatus, now time.Time) machine {
-	m := machine{Name: n.Name, Role: n.Role, MAC: n.MAC, Address: n.Address, State: n.State, Kind: kind(n, now), Note: n.Last, Seen: "never"}
+	m := machine{Name: n.Name, Role: n.Role, MAC: n.MAC, Address: n.Address, State: n.Word(), Kind: kind(n, now), Note: n.Last, Seen: "never"}
 	if n.Name != "" {
 		m.BootFrom = n.BootFrom.String()
 	}
@@ -89,7 +91,7 @@ func makeMachine(n *netboot.NodeStatus, now time.Time) machine {
 	last := boot.Events[len(boot.Events)-1]
 	m.Note = last.Detail
 	if n.State == string(bootspec.EventFailed) {
-		m.Reason, m.Log = last.Detail, last.Log
+		m.Reason, m.Log, m.Kernel = last.Detail, last.Log, last.Kernel
 		if !strings.Contains(last.Detail, last.Unit) {
 			m.Unit = last.Unit
 		}

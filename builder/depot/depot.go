@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +64,21 @@ type Depot struct {
 	listener net.Listener
 	clients  *x509.CertPool
 	taking   sync.Map // name of a node -> *sync.Mutex: one snapshot of each at a time
+	serving  atomic.Pointer[serving]
+}
+
+// serving is what may change while a depot runs.
+type serving struct {
+	nodes []string
+	keep  int
+}
+
+// Serve has a running depot take the snapshots of these control planes from now on, and keep so many of each.
+func (d *Depot) Serve(nodes []string, keep int) {
+	for _, n := range nodes {
+		d.taking.LoadOrStore(n, &sync.Mutex{})
+	}
+	d.serving.Store(&serving{slices.Clone(nodes), keep})
 }
 
 // New opens the folder and binds the port; Run serves.
@@ -75,9 +91,7 @@ func New(c Config) (*Depot, error) {
 	if !d.clients.AppendCertsFromPEM(c.Authority) {
 		return fail(errors.New("the cluster's authority is no certificate"))
 	}
-	for _, n := range c.Nodes {
-		d.taking.Store(n, &sync.Mutex{})
-	}
+	d.Serve(c.Nodes, c.Keep)
 	var err error
 	if d.dir, err = os.OpenRoot(c.Dir); err != nil {
 		return fail(err)
@@ -140,7 +154,7 @@ func (d *Depot) who(c *tls.ConnectionState) (node string, operator bool, err err
 		return "", true, nil
 	}
 	// Only the certificate of a node's management API has the bare name, and names it as a server's too.
-	if slices.Contains(d.config.Nodes, leaf.Subject.CommonName) && slices.Contains(leaf.DNSNames, leaf.Subject.CommonName) {
+	if slices.Contains(d.serving.Load().nodes, leaf.Subject.CommonName) && slices.Contains(leaf.DNSNames, leaf.Subject.CommonName) {
 		return leaf.Subject.CommonName, false, nil
 	}
 	return "", false, errors.New("the certificate is neither a control plane's nor an operator's")
@@ -326,7 +340,7 @@ func (d *Depot) prune(node, came string) error {
 		names = append(names, s.Name)
 	}
 	names = bootspec.SnapshotsOf(node, names, d.config.Now())
-	for _, old := range names[min(d.config.Keep, len(names)):] {
+	for _, old := range names[min(d.serving.Load().keep, len(names)):] {
 		if old == came {
 			continue
 		}

@@ -37,7 +37,7 @@ type imageKey struct{ role, arch string }
 type artifact struct {
 	manifest.Artifact
 	file    *os.File
-	changed time.Time // when it was compared
+	changed time.Time // when it was written last, as of when it was compared
 }
 
 // openArtifacts reads the manifests in a folder and picks each role's image, for each architecture there is: the wanted
@@ -45,6 +45,12 @@ type artifact struct {
 //
 // Each image must be what a trusted key has signed, if there are such keys.
 func openArtifacts(ctx context.Context, folder, wanted string, roles []string, trust *release.Trust) (*artifacts, error) {
+	return reopenArtifacts(ctx, folder, wanted, roles, trust, nil)
+}
+
+// reopenArtifacts is openArtifacts that doesn't compare again what was compared before and is the same file; before may be nil, and stays
+// open.
+func reopenArtifacts(ctx context.Context, folder, wanted string, roles []string, trust *release.Trust, before *artifacts) (*artifacts, error) {
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the artifacts folder: %w (bake images into it: slipway bake --role ROLE --out %s)", err, folder)
@@ -72,7 +78,7 @@ func openArtifacts(ctx context.Context, folder, wanted string, roles []string, t
 			return nil, fmt.Errorf("cannot serve role %s from %s: %w", role, folder, err)
 		}
 	}
-	if err := a.verify(); err != nil {
+	if err := a.verify(before); err != nil {
 		a.close()
 		return nil, fmt.Errorf("cannot serve %s: %w", folder, err)
 	}
@@ -184,19 +190,36 @@ func (a *artifacts) addOwn(ctx context.Context, root *os.Root, m *manifest.Manif
 }
 
 // verify compares all files with what their manifests say, several at the same time. It names every file that differs.
-func (a *artifacts) verify() error {
+func (a *artifacts) verify(before *artifacts) error {
 	var group errgroup.Group
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	names := slices.Sorted(maps.Keys(a.files))
 	faults := make([]error, len(names))
 	for i, name := range names {
 		group.Go(func() error {
-			faults[i] = a.files[name].verify()
+			if f := a.files[name]; !f.compared(before) {
+				faults[i] = f.verify()
+			}
 			return nil
 		})
 	}
 	_ = group.Wait()
 	return errors.Join(faults...)
+}
+
+// compared says whether a file was compared before, and is still the same.
+func (f *artifact) compared(before *artifacts) bool {
+	if before == nil || before.files[f.Name] == nil {
+		return false
+	}
+	had := before.files[f.Name]
+	info, err := f.file.Stat()
+	was, err2 := had.file.Stat()
+	if err != nil || err2 != nil || f.Artifact != had.Artifact || !os.SameFile(info, was) || !info.ModTime().Equal(had.changed) || info.Size() != f.Size {
+		return false
+	}
+	f.changed = had.changed
+	return true
 }
 
 func (f *artifact) verify() error {

@@ -40,14 +40,14 @@ func isBIOS(request *dhcpv4.DHCPv4) bool {
 
 // bootBIOS adds what a client of legacy BIOS boots and says it in words.
 func (d *Decision) bootBIOS(request, reply *dhcpv4.DHCPv4, policy Policy) string {
-	image := policy.Image(d.Machine.Role, "amd64")
+	image := policy.Site.imageOf(d, func(role string) string { return policy.Image(role, "amd64") })
 	if image == "" {
-		return fmt.Sprintf(": no boot file, there's no image of role %s for amd64", d.Machine.Role)
+		return fmt.Sprintf(": no boot file, there's no image of %s for amd64", d.roleOf())
 	}
 	if d.Client == ClientIPXE {
 		return scriptFor(request, reply, d.base(policy)+routeIPXE+strings.TrimSuffix(image, bootspec.ExtUKI)+"/"+fileScript)
 	}
-	loader := policy.BIOSLoader(d.Machine.Role)
+	loader := policy.Site.imageOf(d, policy.BIOSLoader)
 	if loader == "" {
 		return ": no boot file, the image has no iPXE for legacy BIOS (bake it with package ipxe in the definition, or set the machine's firmware to UEFI boot)"
 	}

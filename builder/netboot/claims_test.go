@@ -74,6 +74,12 @@ func (s *serving) secureLoopback() func(from string, own *tls.Certificate, body 
 	}
 }
 
+// secureLoopbackAt is secureLoopback for another route.
+func (s *serving) secureLoopbackAt(route string) func(from string, own *tls.Certificate, body string) (int, string) {
+	ask := s.secureAsk()
+	return func(from string, own *tls.Certificate, body string) (int, string) { return ask(route, from, own, body) }
+}
+
 // secureAsk is secureLoopback for any route.
 func (s *serving) secureAsk() func(route, from string, own *tls.Certificate, body string) (int, string) {
 	authority, own := securetest.Certificate(s.t)

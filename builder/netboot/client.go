@@ -104,9 +104,9 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 		return ", server " + d.base(policy)
 	case d.Client == ClientPlain:
 		return ""
-	case !d.Known:
+	case !d.Known && !policy.Site.Discover:
 		return ": no boot file, not in the cluster document"
-	case policy.fromDisk(d.Machine):
+	case d.Known && policy.fromDisk(d.Machine):
 		return fromDisk(d, reply, policy)
 	}
 	if d.Client == ClientUBoot {
@@ -119,9 +119,9 @@ func (d *Decision) bootFile(request, reply *dhcpv4.DHCPv4, policy Policy) string
 	if arch == "" {
 		return noImage(request)
 	}
-	file := policy.Image(d.Machine.Role, arch)
+	file := policy.Site.imageOf(d, func(role string) string { return policy.Image(role, arch) })
 	if file == "" {
-		return fmt.Sprintf(": no boot file, there's no image of role %s for %s", d.Machine.Role, arch)
+		return fmt.Sprintf(": no boot file, there's no image of %s for %s", d.roleOf(), arch)
 	}
 	url := d.base(policy) + bootspec.RouteArtifacts + file
 	switch d.Client {

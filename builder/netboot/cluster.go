@@ -16,7 +16,8 @@ func FromCluster(c *cluster.Cluster) *Site {
 		Gateway:      management.Gateway,
 		DNS:          append(c.DNS[:len(c.DNS):len(c.DNS)], management.DNS...),
 		Pool:         Pool{First: c.Provisioning.Pool.First, Last: c.Provisioning.Pool.Last},
-		ServeUnknown: c.Provisioning.UnknownMachines == cluster.UnknownOffer,
+		ServeUnknown: c.Provisioning.UnknownMachines == cluster.UnknownOffer || c.Provisioning.UnknownMachines == cluster.UnknownDiscover,
+		Discover:     c.Provisioning.UnknownMachines == cluster.UnknownDiscover,
 		ListUnknown:  c.Provisioning.UnknownMachines != cluster.UnknownIgnore,
 		IPv6:         ipv6FromCluster(c),
 	}

@@ -114,12 +114,17 @@ const maxAnswer = 16 << 20
 // askServer asks the server that uses a state folder: the body is sent as JSON, the answer is read into out. fs.ErrNotExist,
 // unix.ECONNREFUSED: no server runs.
 func askServer(ctx context.Context, stateDir, method, path string, body, out any) error {
+	return askWithin(ctx, 10*time.Second, stateDir, method, path, body, out)
+}
+
+// askWithin is askServer with another limit.
+func askWithin(ctx context.Context, limit time.Duration, stateDir, method, path string, body, out any) error {
 	dir, err := os.Open(stateDir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -211,6 +211,9 @@ func (d *Decision) answer(request *dhcpv4.DHCPv4, policy Policy, kind dhcpv4.Mes
 	echo(request, reply)
 	fit(reply, limit(request, policy.MTU))
 	d.Reply = reply
+	if !d.Known && policy.Site.Discover && bootable(reply) {
+		boot += ", to be discovered"
+	}
 	d.Reason = fmt.Sprintf("%s %s for %s%s", strings.ToLower(kind.String()), d.Address, d.Client, boot)
 }
 

@@ -66,6 +66,8 @@ func policyFor(t testing.TB, words string) Policy {
 			at = []netip.Addr{site.Server, netip.MustParseAddr("10.2.0.1")}
 		case "unknown=offer":
 			site.ServeUnknown = true
+		case "unknown=discover":
+			site.ServeUnknown, site.Discover = true, true
 		case "dns":
 			site.DNS = []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.1.0.2")}
 		case "long":

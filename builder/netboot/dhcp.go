@@ -36,7 +36,8 @@ type dhcp struct {
 	conn   *net.UDPConn
 	probes *prober // nil: no addresses are probed
 	kept   chan kept
-	turn   *sync.Mutex // one decision at a time, on all interfaces
+	site   func() *Site // the one that is served now; nil: always policy's
+	turn   *sync.Mutex  // one decision at a time, on all interfaces
 }
 
 // kept is what is done once a change of the leases is on disk.
@@ -96,6 +97,7 @@ func (s *dhcp) serve(ctx context.Context) error {
 
 // take reads a packet.
 func (s *dhcp) take(m ipv4.Message) {
+	s = s.current()
 	packet := m.Buffers[0][:m.N]
 	request, err := decode(packet)
 	if err != nil {
@@ -211,7 +213,7 @@ func (s *dhcp) keep(d Decision, mac string) <-chan error {
 
 // note keeps what the decision tells of the machine, and says whether that's another thing than last time.
 func (s *dhcp) note(d Decision, mac string) bool {
-	if d.Known && d.Reply != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && d.Client.firmware() {
+	if (d.Known || s.policy.Site.Discover) && d.Reply != nil && d.Reply.MessageType() == dhcpv4.MessageTypeOffer && d.Client.firmware() {
 		s.states.offered(mac, d.Reason)
 	}
 	if !d.Known && !s.policy.Site.ListUnknown {

@@ -18,6 +18,7 @@ import (
 // dhcp6 answers DHCPv6 on one interface. It gives nodes the addresses that the document says, so there is nothing to keep but its own
 // name.
 type dhcp6 struct {
+	site   func() *Site // the one that is served now; nil: always policy\'s
 	policy Policy6
 	states *states
 	past   *history
@@ -47,7 +48,7 @@ func (s *dhcp6) serve(ctx context.Context) error {
 			s.log.Debug("dhcp6: not a DHCPv6 message", "from", from, "error", err)
 			continue
 		}
-		s.handle(buffer[:n], packet, from)
+		s.current().handle(buffer[:n], packet, from)
 	}
 }
 
@@ -152,4 +153,14 @@ func (s *store) replace(name string, content []byte) error {
 		return err
 	}
 	return s.lock.Sync()
+}
+
+// current is the answering side with the site that is served now.
+func (s *dhcp6) current() *dhcp6 {
+	if s.site == nil {
+		return s
+	}
+	c := *s
+	c.policy.Site = s.site()
+	return &c
 }

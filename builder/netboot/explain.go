@@ -80,11 +80,11 @@ func (h *history) keep(mac string, inDocument bool, e exchange) {
 // explain tells the newest exchanges of a machine, the oldest first.
 func (h *history) explain(mac string) []Exchange {
 	h.mu.Lock()
-	kept := slices.Clone(h.byMAC[mac])
+	kept, site := slices.Clone(h.byMAC[mac]), h.site
 	h.mu.Unlock()
 	out := []Exchange{}
 	for _, e := range kept {
-		out = append(out, e.words(h.site))
+		out = append(out, e.words(site))
 	}
 	return out
 }

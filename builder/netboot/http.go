@@ -34,6 +34,8 @@ type handler struct {
 	now       func() time.Time
 	secure    bootspec.Secure // without a URL: there is no TLS, and no configuration. Its URL is that at the site's first address
 	claims    *claims
+	leases    pools     // nil: no machine is discovered
+	machines  *machines // likewise
 	tpms      tpms
 	others    func() []netip.Addr // further boot servers of this site; may be nil
 }
@@ -48,6 +50,7 @@ func (h *handler) routes() *http.ServeMux {
 	}
 	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)
 	mux.HandleFunc("GET "+bootspec.RouteNodes, h.serveNodes)
+	mux.HandleFunc("GET "+bootspec.RouteNodes+"/{name}", h.serveNode)
 	mux.HandleFunc("GET "+bootspec.RouteHealth, h.serveHealth)
 	return mux
 }
@@ -153,6 +156,7 @@ func decodeReport(body io.Reader) (bootspec.Report, error) {
 	report.Boot, report.Unit = oneLine(report.Boot), oneLine(report.Unit)
 	report.Detail = oneLine(report.Detail[:min(len(report.Detail), 4096)])
 	report.Log = plain(report.Log[max(0, len(report.Log)-64<<10):])
+	report.Kernel = plain(report.Kernel[max(0, len(report.Kernel)-64<<10):])
 	return report, nil
 }
 
@@ -186,9 +190,30 @@ func (h *handler) serveNodes(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(h.states.all()); err != nil {
+	all := h.states.all()
+	for i := range all {
+		for j := range all[i].Boots {
+			for k := range all[i].Boots[j].Events {
+				all[i].Boots[j].Events[k].Kernel = "" // thousands of them are too much for one answer
+			}
+		}
+	}
+	if err := encoder.Encode(all); err != nil {
 		h.log.Warn("cannot send node states", "error", err)
 	}
+}
+
+// serveNode tells all of one machine, by its node's name or its MAC address.
+func (h *handler) serveNode(w http.ResponseWriter, r *http.Request) {
+	name := strings.ToLower(r.PathValue("name"))
+	for _, n := range h.states.all() {
+		if n.MAC == name || n.Name != "" && n.Name == name {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(n)
+			return
+		}
+	}
+	http.Error(w, "this boot server knows no such machine", http.StatusNotFound)
 }
 
 // sender is the node with the MAC address, if the request comes from its address.

@@ -176,7 +176,7 @@ func (l *leases) free(a netip.Addr, now time.Time) bool {
 
 // freed notes that an address may be free again.
 func (l *leases) freed(a netip.Addr) {
-	if a.Less(l.fresh) {
+	if a.Less(l.fresh) && l.pool.Contains(a) {
 		l.again.add(a)
 	}
 }

@@ -118,7 +118,7 @@ func (s *dhcp) serveBootPort(ctx context.Context, conn *net.UDPConn) error {
 			s.log.Debug("pxe: not a DHCP message", "from", from, "error", err)
 			continue
 		}
-		s.handleBootPort(conn, buffer[:n], request, from)
+		s.current().handleBootPort(conn, buffer[:n], request, from)
 	}
 }
 

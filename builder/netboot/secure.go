@@ -45,6 +45,7 @@ func (h *handler) secureRoutes() *http.ServeMux {
 	mux.HandleFunc("POST "+bootspec.RouteClaim, h.serveClaim)
 	mux.HandleFunc("POST "+bootspec.RouteTPM, h.serveTPM)
 	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)
+	mux.HandleFunc("POST "+bootspec.RouteHardware, h.takeHardware)
 	mux.HandleFunc("GET "+bootspec.RouteHealth, h.serveHealth)
 	return mux
 }
@@ -55,6 +56,7 @@ func (h *handler) serveSecure(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	told := h.secure
 	told.URL = h.secureURL(r)
+	told.Discover = h.discovers(r)
 	if h.others != nil {
 		told.Others = h.others()
 	}

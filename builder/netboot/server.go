@@ -10,9 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -49,6 +49,8 @@ type Config struct {
 	Now       func() time.Time
 	// Told is the time that nodes set their clocks by; nil: Now.
 	Told func() time.Time
+	// Reload reads the cluster document again and calls Server.Change; nil: it can't be.
+	Reload func(context.Context, *Server) error
 	// Changed is called when a machine's status changes; it must not block. It may be nil.
 	Changed func(NodeStatus)
 	// Pages makes what is served, to anyone, at all paths that aren't the server's own; nil: nothing.
@@ -57,21 +59,28 @@ type Config struct {
 
 // Server is a boot server whose files and states are open and whose sockets are bound.
 type Server struct {
-	config    Config
-	artifacts *artifacts
-	states    *states
-	leases    pools
-	turn      sync.Mutex // of decisions about DHCP
-	sockets   *sockets
-	store     *store       // nil: states are in memory only
-	entries   kv.Store     // nil without a store
-	control   net.Listener // nil without a store
-	traffic   traffic
-	past      *history
-	rivals    *rivals
-	claims    *claims
-	duid      dhcpv6.DUID // DHCPv6 clients know the server by it
-	sisters   *sisters    // nil: this server is alone
+	config   Config
+	live     atomic.Pointer[live]
+	states   *states
+	leases   pools
+	turn     sync.Mutex // of decisions about DHCP
+	sockets  *sockets
+	store    *store       // nil: states are in memory only
+	entries  kv.Store     // nil without a store
+	control  net.Listener // nil without a store
+	traffic  traffic
+	past     *history
+	rivals   *rivals
+	claims   *claims
+	duid     dhcpv6.DUID // DHCPv6 clients know the server by it
+	sisters  *sisters    // nil: this server is alone
+	machines *machines
+	reports  *reportLimit
+	pages    http.Handler
+
+	changing        sync.Mutex // one change at a time
+	reloading       sync.Mutex
+	refusedDocument *Warning
 }
 
 // New checks everything that can be wrong before a machine asks: site, artifacts, states, interface, ports. It binds the
@@ -94,11 +103,11 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := c.Site.check(); err != nil {
+	if err := errors.Join(c.Site.check(), c.Site.cannotDiscover(c.Secure != nil)); err != nil {
 		c.closeStore()
 		return nil, err
 	}
-	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}}
+	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}, reports: &reportLimit{now: c.Now}}
 	if c.Store != nil {
 		s.sisters = newSisters(c.Store, c.Site.Server, c.Now, c.Log)
 		s.rivals.ours = s.sisters
@@ -140,9 +149,6 @@ func (s *Server) open() (err error) {
 	if s.entries == nil {
 		s.claims.store = &memory{}
 	}
-	if c.Secure != nil {
-		s.claims.policy, s.claims.tpm = c.Secure.Policy, c.Secure.TPM
-	}
 	if s.leases, err = openPools(s.entries, c.Site, c.Now); err != nil {
 		return err
 	}
@@ -151,13 +157,34 @@ func (s *Server) open() (err error) {
 			return err
 		}
 	}
-	if s.artifacts, err = openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust); err != nil {
+	if s.machines, err = openMachines(s.entries, c.Now, c.Log); err != nil {
 		return err
 	}
-	for _, cause := range s.artifacts.refused {
-		c.Log.Warn("machines boot this image, and refuse to install it: sign it (slipway sign) and start this server again", "cause", cause)
+	files, err := openArtifacts(context.Background(), c.Artifacts, c.Version, c.Site.roles(), c.Trust)
+	if err != nil {
+		return err
 	}
+	s.warnUnsigned(files)
+	if c.Pages != nil {
+		s.pages = c.Pages(s)
+	}
+	first := Change{Site: c.Site, NodeConfig: c.NodeConfig}
+	if c.Secure != nil {
+		first.Policy, first.TPM = c.Secure.Policy, c.Secure.TPM
+	}
+	now, err := s.makeLive(first, files)
+	if err != nil {
+		return err
+	}
+	s.live.Store(now)
 	return nil
+}
+
+// warnUnsigned says which images machines will refuse to install.
+func (s *Server) warnUnsigned(files *artifacts) {
+	for _, cause := range files.refused {
+		s.config.Log.Warn("machines boot this image, and refuse to install it: sign it (slipway sign), and have this server reload", "cause", cause)
+	}
 }
 
 // openEntries opens what the state folder keeps, unless that is kept elsewhere.
@@ -178,7 +205,9 @@ func (c Config) closeStore() {
 // Close closes what New opened. Run does it by itself.
 func (s *Server) Close() {
 	s.sockets.close()
-	s.artifacts.close()
+	if now := s.live.Load(); now != nil {
+		now.artifacts.close()
+	}
 	if s.control != nil {
 		s.control.Close()
 	}
@@ -222,40 +251,27 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) serve(ctx context.Context) error {
 	site, log := s.config.Site, s.config.Log
-	h := &handler{
-		site: site, port: s.config.HTTPPort, artifacts: s.artifacts, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), s.config.NodeConfig), log: log,
-		reports: &reportLimit{now: s.config.Now}, told: s.config.Told, now: s.config.Now, claims: s.claims, others: s.sisters.alive,
-	}
-	if secure := s.config.Secure; secure != nil {
-		h.secure = bootspec.Secure{
-			Version: bootspec.ClaimVersion, Authority: string(secure.Authority), URL: secureURL(site.Server, secure.Port),
-		}
-		var err error
-		if _, h.tpms.authority, err = h.secure.Trust(nil); err != nil {
-			return err
-		}
-		h.tpms.makers = secure.Makers
-	}
-	routes := h.routes()
-	routes.HandleFunc("GET "+bootspec.RouteWarnings, s.serveWarnings)
-	if s.config.Pages != nil {
-		routes.Handle("GET /", s.config.Pages(s))
-	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, w := range s.sockets.wires {
 		group.Go(func() error { return s.serveWire(ctx, w) })
 	}
 	for _, listener := range s.sockets.secure {
 		listener := tls.NewListener(newCrowd(listener, log), s.config.Secure.tlsConfig())
-		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
+		group.Go(func() error {
+			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
+		})
 	}
 	for _, listener := range s.sockets.http {
-		group.Go(func() error { return serveHTTP(ctx, newCrowd(listener, log), s.traffic.counted(routes), log) })
+		group.Go(func() error {
+			return serveHTTP(ctx, newCrowd(listener, log), s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
+		})
 	}
 	if s.control != nil {
-		group.Go(func() error { return serveHTTP(ctx, s.control, takeOrders(site, s.states, s.past, s.claims, log), log) })
+		group.Go(func() error {
+			return serveHTTP(ctx, s.control, s.now(func(l *live) http.Handler { return l.orders }), log)
+		})
 	}
-	s.serve6(ctx, group, routes, h)
+	s.serve6(ctx, group)
 	if what := tooFewNeighbours(len(site.Machines), neighboursFile); what != "" {
 		log.Warn("a rack that boots at once will find no room", "what", what)
 	}
@@ -272,7 +288,7 @@ func (s *Server) openTFTP(name string, client netip.Addr) (tftp.File, error) {
 	if file, err := s.openUBoot(name, client); !errors.Is(err, fs.ErrNotExist) {
 		return file, err
 	}
-	file, artifact, err := s.artifacts.shared(name)
+	file, artifact, err := s.live.Load().artifacts.shared(name)
 	if err == nil && artifact.Kind == "" { // a manifest: nobody boots it
 		err = fs.ErrNotExist
 	}
@@ -309,7 +325,7 @@ func (s *Server) tftpDone(t tftp.Transfer) {
 	if strings.HasPrefix(t.Name, ubootFolder) && strings.HasSuffix(t.Name, "/"+fileInitrd) {
 		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP for U-Boot", t.Name, t.Size)
 	}
-	if f := s.artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
+	if f := s.live.Load().artifacts.files[t.Name]; f != nil && f.Kind == manifest.KindUKI {
 		s.states.kernelSent(t.Client.Addr().Unmap(), "TFTP", t.Name, t.Size)
 	}
 }

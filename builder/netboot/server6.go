@@ -23,7 +23,7 @@ func (s *Server) base6() string {
 }
 
 // serve6 serves over IPv6 what is served over IPv4: DHCP, TFTP, HTTP and HTTPS.
-func (s *Server) serve6(ctx context.Context, group *errgroup.Group, routes http.Handler, h *handler) {
+func (s *Server) serve6(ctx context.Context, group *errgroup.Group) {
 	site, six, log := s.config.Site, s.sockets.six, s.config.Log
 	if six == nil {
 		if site.IPv6 != nil {
@@ -34,15 +34,19 @@ func (s *Server) serve6(ctx context.Context, group *errgroup.Group, routes http.
 	link := six.link
 	d := &dhcp6{
 		policy: Policy6{Site: site, DUID: s.duid, HTTPBase: s.base6(), Image: s.image, BootFrom: s.states.bootFrom},
-		states: s.states, past: s.past, log: log, conn: six.dhcp,
+		states: s.states, past: s.past, log: log, conn: six.dhcp, site: func() *Site { return s.live.Load().site },
 	}
-	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders6})
+	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders6, SinglePort: s.config.TFTPSinglePort})
 	group.Go(func() error { return d.serve(ctx) })
 	group.Go(func() error { return t.Serve(ctx, six.tftp, six.transfer) })
-	group.Go(func() error { return serveHTTP(ctx, six.http, s.traffic.counted(routes), log) })
+	group.Go(func() error {
+		return serveHTTP(ctx, newCrowd(six.http, log), s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
+	})
 	if six.secure != nil {
-		listener := tls.NewListener(six.secure, s.config.Secure.tlsConfig())
-		group.Go(func() error { return serveHTTP(ctx, listener, s.traffic.counted(h.secureRoutes()), log) })
+		listener := tls.NewListener(newCrowd(six.secure, log), s.config.Secure.tlsConfig())
+		group.Go(func() error {
+			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
+		})
 	}
 	if site.IPv6.Advertise {
 		group.Go(func() error { advertise(ctx, link, site.IPv6, log); return nil })
@@ -51,4 +55,6 @@ func (s *Server) serve6(ctx context.Context, group *errgroup.Group, routes http.
 }
 
 // image is the file name of a role's UKI for an architecture; empty: there is none.
-func (s *Server) image(role, arch string) string { return s.artifacts.uki[imageKey{role, arch}] }
+func (s *Server) image(role, arch string) string {
+	return s.live.Load().artifacts.uki[imageKey{role, arch}]
+}

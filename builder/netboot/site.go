@@ -29,8 +29,10 @@ type Site struct {
 	Further []Subnet
 	// Proxy: another DHCP server gives the addresses; this one says only what to boot (proxyDHCP).
 	Proxy bool
-	// ServeUnknown: machines outside the document get an address from the pool (never a boot file or a configuration).
+	// ServeUnknown: machines outside the document get an address from the pool (never a configuration).
 	ServeUnknown bool
+	// Discover: machines outside the document boot an image that tells their hardware (never a configuration).
+	Discover bool
 	// ListUnknown: machines outside the document are kept among the node states.
 	ListUnknown bool
 	Machines    []Machine

@@ -208,7 +208,7 @@ func (s *states) refused(mac, from string) {
 
 // armed notes that an operator has armed a node.
 func (s *states) armed(node string) {
-	for _, m := range s.site.Machines {
+	for _, m := range s.served().Machines {
 		if m.Name != node {
 			continue
 		}
@@ -231,13 +231,18 @@ func (n *NodeStatus) claims() *Claim {
 	return n.Claim
 }
 
-// kernelSent notes that the machine at an address has its kernel, if the document knows one there.
+// kernelSent notes that the machine at an address has its kernel, if the document knows one there, or one is discovered there.
 func (s *states) kernelSent(client netip.Addr, by, name string, size int64) {
-	for _, m := range s.site.Machines {
+	detail := fmt.Sprintf("%s, %.1f MB by %s", name, float64(size)/1e6, by)
+	site := s.served()
+	for _, m := range site.Machines {
 		if s.at(m, client) {
-			s.record(m.MAC.String(), bootspec.EventKernelSent, fmt.Sprintf("%s, %.1f MB by %s", name, float64(size)/1e6, by))
+			s.record(m.MAC.String(), bootspec.EventKernelSent, detail)
 			return
 		}
+	}
+	if mac := s.strangerAt(client); site.Discover && mac != "" {
+		s.record(mac, bootspec.EventKernelSent, detail)
 	}
 }
 

@@ -30,8 +30,10 @@ type NodeStatus struct {
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 	Last     string    `json:"last,omitempty"` // the last answer the server gave it, in words
 	BootFrom BootFrom  `json:"bootFrom,omitempty"`
-	Claim    *Claim    `json:"claim,omitempty"` // nil: its configuration was never claimed
-	Boots    []Boot    `json:"boots,omitempty"` // the newest last
+	// Hardware is what a machine has told of itself, in a line; empty: it was not discovered.
+	Hardware string `json:"hardware,omitempty"`
+	Claim    *Claim `json:"claim,omitempty"` // nil: its configuration was never claimed
+	Boots    []Boot `json:"boots,omitempty"` // the newest last
 }
 
 // Claim is what anyone may know of the claims of a node's configuration: not what the machine showed.
@@ -59,6 +61,8 @@ type EventRecord struct {
 	Detail string         `json:"detail,omitempty"`
 	Unit   string         `json:"unit,omitempty"`
 	Log    string         `json:"log,omitempty"` // only of a boot's newest failure
+	// Kernel is the end of the kernel's log; only of the newest boot's newest failure, and not where all machines are told.
+	Kernel string `json:"kernel,omitempty"`
 	// Uptime is set for what the node has reported: Time is then the boot's Start and this.
 	Uptime bootspec.Millis `json:"uptime,omitempty"`
 }
@@ -83,6 +87,11 @@ func (b Boot) Find(event bootspec.Event) (EventRecord, bool) {
 
 // begin starts a new boot.
 func (n *NodeStatus) begin() *Boot {
+	for i := range n.Boots {
+		for j := range n.Boots[i].Events {
+			n.Boots[i].Events[j].Kernel = ""
+		}
+	}
 	n.Boots = append(n.Boots, Boot{})
 	n.Boots = n.Boots[max(0, len(n.Boots)-maxBoots):]
 	return n.newest()
@@ -136,7 +145,7 @@ func (n *NodeStatus) report(r bootspec.Report, now time.Time) {
 		n.BootFrom = FromDisk
 	}
 	n.add(b, EventRecord{
-		Event: r.Event, Time: b.Start.Add(r.Uptime.Duration()), Uptime: r.Uptime, Detail: r.Detail, Unit: r.Unit, Log: r.Log,
+		Event: r.Event, Time: b.Start.Add(r.Uptime.Duration()), Uptime: r.Uptime, Detail: r.Detail, Unit: r.Unit, Log: r.Log, Kernel: r.Kernel,
 	})
 }
 
@@ -171,7 +180,7 @@ func (b *Boot) makeRoomForFailure() {
 		if b.Events[i].Event != bootspec.EventFailed {
 			continue
 		}
-		b.Events[i].Log = ""
+		b.Events[i].Log, b.Events[i].Kernel = "", ""
 		if count++; count == 2 {
 			second = i
 		}

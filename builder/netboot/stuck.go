@@ -23,6 +23,25 @@ func Patience(from bootspec.Event) time.Duration {
 	}
 }
 
+// stateWords are the states for people where they aren't the events' own.
+var stateWords = map[bootspec.Event]string{
+	bootspec.EventOffer: "offered", bootspec.EventKernelSent: "loading", bootspec.EventConfigClaimed: "claimed", bootspec.EventInstalled: "booting local",
+	bootspec.EventReady: "Ready",
+}
+
+// Word is the state for people: unseen, seen, offered, loading, agent up, root loaded, claimed, installing, booting local, provisioned,
+// network up, units started, Ready, failed, discovered.
+func (n *NodeStatus) Word() string {
+	event := bootspec.Event(n.State)
+	if event == bootspec.EventOffer && n.BootFrom == FromDisk {
+		return stateWords[bootspec.EventInstalled] // its firmware was sent to its disk
+	}
+	if word, ok := stateWords[event]; ok {
+		return word
+	}
+	return n.State
+}
+
 // Since is when the machine came into its state, as far as a boot tells; zero: it doesn't.
 func (n *NodeStatus) Since() time.Time {
 	events := n.Boot().Events
@@ -39,7 +58,7 @@ func (n *NodeStatus) Since() time.Time {
 func (n *NodeStatus) Stuck(now time.Time) time.Time {
 	event, since := bootspec.Event(n.State), n.Since()
 	switch {
-	case since.IsZero(), event == bootspec.EventReady, event == bootspec.EventFailed:
+	case since.IsZero(), event == bootspec.EventReady, event == bootspec.EventFailed, event == bootspec.EventDiscovered:
 		return time.Time{}
 	case now.Sub(since) > Patience(event):
 		return since

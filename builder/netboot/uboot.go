@@ -46,7 +46,7 @@ func (d *Decision) bootUBoot(request, reply *dhcpv4.DHCPv4, policy Policy) strin
 func (s *Server) openUBoot(name string, client netip.Addr) (tftp.File, error) {
 	if mac, ok := strings.CutPrefix(name, pxelinuxFolder); ok {
 		hardware, err := net.ParseMAC(mac)
-		m, known := s.config.Site.machine(hardware)
+		m, known := s.live.Load().site.machine(hardware)
 		if err != nil || !known || !s.states.at(m, client) || s.states.bootFrom(hardware) == FromDisk {
 			return nil, fs.ErrNotExist
 		}
@@ -62,7 +62,7 @@ func (s *Server) openUBoot(name string, client netip.Addr) (tftp.File, error) {
 
 // section is a section of an image's UKI.
 func (s *Server) section(image, name string) (tftp.File, error) {
-	file, artifact, err := s.artifacts.open(image + bootspec.ExtUKI)
+	file, artifact, err := s.live.Load().artifacts.open(image + bootspec.ExtUKI)
 	if err != nil {
 		return nil, err
 	}

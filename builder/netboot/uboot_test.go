@@ -29,7 +29,8 @@ func TestUBootFiles(t *testing.T) {
 	files, err := openArtifacts(t.Context(), dir, "", []string{"worker"}, nil)
 	must(t, err)
 	defer files.close()
-	s := &Server{config: Config{Site: lab(t)}, artifacts: files, states: newStates(t, lab(t))}
+	s := &Server{config: Config{Site: lab(t)}, states: newStates(t, lab(t))}
+	s.live.Store(&live{site: s.config.Site, artifacts: files})
 	own := netip.MustParseAddr("10.1.0.21")
 	read := func(name string, client netip.Addr) string {
 		file, err := s.openTFTP(name, client)

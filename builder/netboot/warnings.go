@@ -16,7 +16,7 @@ type Warning struct {
 
 // Warnings are what an operator should know now, as far as this server sees it.
 func (s *Server) Warnings() []Warning {
-	out := []Warning{}
+	out := append([]Warning{}, s.stale()...)
 	out = append(out, s.sisters.warnings()...)
 	for _, r := range s.rivals.list() {
 		out = append(out, Warning{fmt.Sprintf("another DHCP server answers on this network: %s (%s)", r.Address, orUnknown(r.MAC)), r.First, r.Last})

@@ -17,15 +17,19 @@ func openDepot(a *app, d *clusterDocument, id *pki.Identity, state string, log *
 	if address == "" {
 		return nil, nil
 	}
-	var names []string
+	own := &ownCertificate{app: a, make: id.Depot}
+	return depot.New(depot.Config{
+		Address: address, Dir: filepath.Join(state, "etcd-snapshots"), Keep: d.Etcd.Backup.Keep, Nodes: controlPlanes(d),
+		Authority: id.Trusted(), Certificate: own.get, Log: log, Now: a.now,
+	})
+}
+
+// controlPlanes are the names of a document's control planes.
+func controlPlanes(d *clusterDocument) (names []string) {
 	for _, n := range d.ControlPlanes() {
 		names = append(names, n.Name)
 	}
-	own := &ownCertificate{app: a, make: id.Depot}
-	return depot.New(depot.Config{
-		Address: address, Dir: filepath.Join(state, "etcd-snapshots"), Keep: d.Etcd.Backup.Keep, Nodes: names,
-		Authority: id.Trusted(), Certificate: own.get, Log: log, Now: a.now,
-	})
+	return names
 }
 
 // ownCertificate is a server's certificate, made anew when half of its time is over.

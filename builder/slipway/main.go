@@ -84,7 +84,7 @@ configuration. Exit codes: 0 done; 1 failed; 2 wrong usage or wrong input; 3 the
 	root.PersistentFlags().StringVar(&a.cache, "cache", "", "folder for downloads and what was built (default: SLIPWAY_CACHE, else below the user's cache)")
 	root.AddCommand(
 		lockCommand(a), bakeCommand(a), inspectCommand(a), verifyCommand(a), diffCommand(a), keygenCommand(a), signCommand(a), publishCommand(a), pullCommand(a), flashCommand(a), identityCommand(a), kubeconfigCommand(a), netCommand(a),
-		serveCommand(a), statusCommand(a), logsCommand(a), etcdCommand(a), renewCommand(a), rotateCommand(a), resetCommand(a), pruneCommand(a), bundleCommand(a), bootCommand(a), powerCommand(a), explainCommand(a), armCommand(a), claimsCommand(a), rackCommand(a), versionCommand(a), manCommand(),
+		serveCommand(a), statusCommand(a), logsCommand(a), etcdCommand(a), renewCommand(a), rotateCommand(a), resetCommand(a), pruneCommand(a), bundleCommand(a), bootCommand(a), powerCommand(a), explainCommand(a), armCommand(a), claimsCommand(a), machinesCommand(a), adoptCommand(a), reloadCommand(a), rackCommand(a), versionCommand(a), manCommand(),
 	)
 	return root
 }

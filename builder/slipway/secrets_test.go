@@ -37,6 +37,9 @@ const inside = "SLIPWAY_TEST_NAMESPACE"
 
 // TestMain runs the tests in a process with a network namespace of its own, where the boot server has its ports.
 func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
 		os.Exit(m.Run())
 	}

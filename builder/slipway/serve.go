@@ -16,7 +16,6 @@ import (
 
 	"github.com/slipway-os/slipway/builder/dashboard"
 	"github.com/slipway-os/slipway/builder/netboot"
-	"github.com/slipway-os/slipway/builder/nodeconfig"
 	"github.com/slipway-os/slipway/builder/tpm"
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
@@ -137,6 +136,8 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if flags.live && d.Live() {
 		fmt.Fprintln(a.words, "install and storage of the document are left out: nodes run from memory")
 	}
+	r := newReloader(a, c, flags, d, id)
+	defer r.stop()
 	level := slog.LevelInfo
 	if flags.verbose {
 		level = slog.LevelDebug
@@ -145,27 +146,23 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if table != nil {
 		words = table
 	}
-	log := slog.New(slog.NewTextHandler(words, &slog.HandlerOptions{Level: level}))
-	site := netboot.FromCluster(d.Cluster)
-	site.Proxy = flags.proxy
+	log := newLog(words, a.env, level)
+	first := r.change(d)
 	store, name, err := flags.openStore(c.Context())
 	if err != nil {
 		return fmt.Errorf("cannot start the boot server: %w", err)
 	}
 	server, err := netboot.New(netboot.Config{
-		Site: site, Store: store, StoreName: name, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
+		Site: first.Site, NodeConfig: first.NodeConfig, Reload: r.reload, Store: store, StoreName: name, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
 		Interfaces: flags.networks, TFTPSinglePort: flags.singlePort, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
-		NodeConfig: func(node string) ([]byte, error) {
-			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: a.pki(), Server: nodeServerURL(d, node)})
-		},
 		Secure: &netboot.Secure{
-			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy),
-			TPM: netboot.TPMPolicy(d.Provisioning.Claims.TPM), Makers: makers,
+			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: first.Policy,
+			TPM: first.TPM, Makers: makers,
 		},
 		Pages: func(s *netboot.Server) http.Handler {
 			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic,
-				Warnings: s.Warnings, Rivals: func() int { return len(s.Rivals()) }, Now: a.now, Log: log})
+				Warnings: s.Warnings, Hardware: s.Hardware, Rivals: func() int { return len(s.Rivals()) }, Now: a.now, Log: log})
 		},
 	})
 	if err != nil {
@@ -176,6 +173,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		server.Close()
 		return err
 	}
+	r.depot = snapshots
 	if os.Getenv("GOGC") == "" {
 		// Half of what Go takes by itself: a rack that boots at once makes much that lasts for a moment only.
 		debug.SetGCPercent(50)
@@ -188,6 +186,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 			return nil
 		})
 	}
+	running.Go(func() error { r.onSignal(ctx, server); return nil })
 	if snapshots != nil {
 		running.Go(func() error { return snapshots.Run(ctx) })
 	}

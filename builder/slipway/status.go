@@ -25,14 +25,20 @@ func statusCommand(a *app) *cobra.Command {
 	var server string
 	var live, watch bool
 	c := &cobra.Command{
-		Use:   "status --cluster FILE | --server URL | --cluster FILE --nodes",
+		Use:   "status [NODE|MAC] --cluster FILE | --server URL | --cluster FILE --nodes",
 		Short: "Show the rack's state, as the boot server knows it or as the nodes say themselves",
-		Long: `status shows how far machines are in their boot, as the boot server knows it. With --nodes it asks the running
+		Long: `status shows how far machines are in their boot, as the boot server knows it; of one machine that is named, each step of
+its newest boot, and when it failed its last words and the end of its kernel's log. With --nodes it asks the running
 nodes themselves, through their management API and with the cluster's identity: which units run, image and kernel, when
 certificates end, etcd, memory and disks; below the table it says what should be known or done. Either works while the
 other doesn't: nodes answer without a boot server, and the server knows of machines that are not up.`,
-		Args: noWords,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 1 || len(args) == 1 && live {
+				return usage(c, errors.New("name one machine, by its node's name or its MAC address, and without --nodes"))
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
 			if live {
 				if server != "" {
 					return usage(c, errors.New("--nodes asks nodes, --server the boot server: give one"))
@@ -45,6 +51,9 @@ other doesn't: nodes answer without a boot server, and the server knows of machi
 					return err
 				}
 				server = serverURL(d)
+			}
+			if len(args) == 1 {
+				return watched(c.Context(), a, watch, func(ctx context.Context, a *app) error { return printOne(ctx, a, server, args[0]) })
 			}
 			return watched(c.Context(), a, watch, func(ctx context.Context, a *app) error { return printStatus(ctx, a, server) })
 		},
@@ -134,7 +143,7 @@ func writeStatus(w io.Writer, nodes []netboot.NodeStatus, now time.Time) error {
 		if !n.LastSeen.IsZero() {
 			seen = now.Sub(n.LastSeen).Round(time.Second).String() + " ago"
 		}
-		state := n.State
+		state := n.Word()
 		if since := n.Stuck(now); !since.IsZero() {
 			state += ", stuck since " + since.Local().Format("15:04:05")
 		}

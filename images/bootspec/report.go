@@ -23,7 +23,7 @@ const (
 )
 
 // MaxReport bounds a report in bytes.
-const MaxReport = 128 << 10
+const MaxReport = 256 << 10
 
 // Report is what a node tells the boot server. Reports are idempotent: the first of an Event in a boot counts.
 // A report holds no secret: no configuration, no key, no token.
@@ -35,6 +35,7 @@ type Report struct {
 	Detail string `json:"detail,omitempty"` // one line for people; for EventFailed the reason
 	Log    string `json:"log,omitempty"`    // for EventFailed: the failing unit's own last words, at most 64 KiB
 	Unit   string `json:"unit,omitempty"`   // for EventFailed: the unit
+	Kernel string `json:"kernel,omitempty"` // for EventFailed: the end of the kernel's log, at most 64 KiB
 }
 
 // Millis is a duration in whole milliseconds.

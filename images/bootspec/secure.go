@@ -49,6 +49,8 @@ type Secure struct {
 	Version   int    `json:"version"`   // ClaimVersion
 	URL       string `json:"url"`       // base URL: https://10.1.0.1:7446
 	Authority string `json:"authority"` // certificate that signs the server's, PEM
+	// Discover: the machine that asks is none of the cluster document's; it tells its hardware (RouteHardware) and waits.
+	Discover bool `json:"discover,omitempty"`
 	// Others are further boot servers of the site, at the same port and of the same authority; MaxServers at most.
 	Others []netip.Addr `json:"others,omitempty"`
 }

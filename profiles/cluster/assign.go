@@ -50,15 +50,32 @@ func Assign(path string) (Addresses, []Assigned, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	_, record, chosen, err := propose(path, data, root)
+	return record, chosen, err
+}
+
+// Propose reads data as if it were what the document at path has, with the files beside that, and gives every link that needs one an
+// address of its network's pool, as Assign does. Nothing is written.
+func Propose(path string, data []byte) (*Cluster, Addresses, []Assigned, error) {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("cannot read cluster document: %w", err)
+	}
+	defer root.Close()
+	return propose(path, data, root)
+}
+
+func propose(path string, data []byte, root *os.Root) (*Cluster, Addresses, []Assigned, error) {
 	record, err := readAddresses(root.FS(), filepath.Base(path)+AddressesExt)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	p := &pools{record: record.clone(), choose: true}
-	if _, err := parse(path, data, root.FS(), p); err != nil {
-		return nil, nil, err
+	c, err := parse(path, data, root.FS(), p)
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	return p.record, p.chosen, nil
+	return c, p.record, p.chosen, nil
 }
 
 // Write is the record as a file.

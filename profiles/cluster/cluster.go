@@ -39,6 +39,8 @@ const (
 	UnknownIgnore = "ignore" // no answer, no trace but in the debug log
 	UnknownList   = "list"   // no answer, but they are listed
 	UnknownOffer  = "offer"  // an address from the pool and nothing to boot, and they are listed
+	// UnknownDiscover: an address from the pool and an image that tells the boot server what hardware they have.
+	UnknownDiscover = "discover"
 )
 
 // Cluster is a cluster document.

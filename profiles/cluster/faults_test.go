@@ -118,7 +118,7 @@ var faults = []fault{
 	{"port", "  pool:", "  httpPort: 80800\n  pool:",
 		`lab.yaml:13:13: provisioning.httpPort: 80800 is not a port (use 1 to 65535)`},
 	{"unknown machines", "  pool:", "  unknownMachines: serve\n  pool:",
-		`lab.yaml:13:20: provisioning.unknownMachines: unknown treatment "serve" (one of: ignore, list, offer)`},
+		`lab.yaml:13:20: provisioning.unknownMachines: unknown treatment "serve" (one of: discover, ignore, list, offer)`},
 	{"provisioning in no network", "  subnet: 10.1.0.0/24\n  server: 10.1.0.1 ", "  subnet: 10.7.0.0/24\n  server: 10.7.0.1 ",
 		`lab.yaml:11:11: provisioning.subnet: 10.7.0.0/24 is in none of the networks (use the CIDR of the network that machines boot on)` + "\n" +
 			`lab.yaml:13:9: provisioning.pool: 10.1.0.100 is not in the provisioning subnet (10.7.0.0/24) (use an address from 10.7.0.1 to 10.7.0.254)`},

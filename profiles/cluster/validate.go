@@ -203,10 +203,10 @@ func (k *check) provisioning(c *Cluster) {
 	if p.HTTPPort == bootspec.SecurePort || p.HTTPPort == bootspec.DepotPort {
 		k.fault("provisioning.httpPort", "use another one", "%d is another port of the boot server", p.HTTPPort)
 	}
-	k.oneOf("provisioning.unknownMachines", "treatment", p.UnknownMachines, []string{UnknownIgnore, UnknownList, UnknownOffer})
+	k.oneOf("provisioning.unknownMachines", "treatment", p.UnknownMachines, []string{UnknownIgnore, UnknownList, UnknownOffer, UnknownDiscover})
 	k.oneOf("provisioning.claims.policy", "policy", p.Claims.Policy, []string{ClaimsSameMachine, ClaimsOnce})
 	k.oneOf("provisioning.claims.tpm", "treatment of TPMs", p.Claims.TPM, []string{TPMUse, TPMRequired, TPMIgnore})
-	if p.UnknownMachines == UnknownOffer && !p.Pool.IsValid() {
+	if (p.UnknownMachines == UnknownOffer || p.UnknownMachines == UnknownDiscover) && !p.Pool.IsValid() {
 		k.fault("provisioning.pool", "write it like 10.1.0.100-10.1.0.199", "is missing, but unknown machines are to get an address")
 	}
 	if !k.prefix("provisioning.subnet", p.Subnet, "10.1.0.0/24") {

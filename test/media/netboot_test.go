@@ -47,13 +47,19 @@ type rack struct {
 // newRack makes the namespace, with a bridge and a tap, and starts `slipway serve` in it.
 func newRack(t *testing.T) *rack {
 	t.Helper()
+	return newRackOf(t, installing)
+}
+
+// newRackOf is newRack with a cluster document.
+func newRackOf(t *testing.T, document string) *rack {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("a network namespace needs root")
 	}
 	dir := t.TempDir()
 	r := &rack{t: t, name: fmt.Sprintf("slipway-%d", os.Getpid()), dir: dir, log: filepath.Join(dir, "serve.log"), program: filepath.Join(dir, "slipway")}
 	r.run("go", "build", "-o", r.program, "github.com/slipway-os/slipway/builder/slipway")
-	must(t, os.WriteFile(r.file("cluster.yaml"), []byte(installing), 0o600), os.WriteFile(r.file("boots.ign"), []byte(bootsIgnition), 0o600))
+	must(t, os.WriteFile(r.file("cluster.yaml"), []byte(document), 0o600), os.WriteFile(r.file("boots.ign"), []byte(bootsIgnition), 0o600))
 	r.run("ip", "netns", "add", r.name)
 	t.Cleanup(func() { exec.Command("ip", "netns", "del", r.name).Run() })
 	for _, words := range []string{
@@ -76,9 +82,17 @@ func (r *rack) file(name string) string { return filepath.Join(r.dir, name) }
 
 func (r *rack) run(program string, args ...string) {
 	r.t.Helper()
-	if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
+	r.output(program, args...)
+}
+
+// output runs a program and returns what it says.
+func (r *rack) output(program string, args ...string) string {
+	r.t.Helper()
+	out, err := exec.Command(program, args...).CombinedOutput()
+	if err != nil {
 		r.t.Fatalf("%s %v: %v: %s", program, args, err, out)
 	}
+	return string(out)
 }
 
 // await waits for a text in the server's log.
