@@ -124,7 +124,7 @@ func (n *namespaces) measure(s dhcpServer, dir string, rate int) (l load, err er
 		_ = server.Process.Signal(syscall.SIGTERM)
 		_ = server.Wait()
 	}()
-	if err := n.answers(server, dir); err != nil {
+	if err := n.answers(dir); err != nil {
 		return l, err
 	}
 	before, err := processor(server.Process.Pid)
@@ -163,14 +163,13 @@ func processor(pid int) (time.Duration, error) {
 }
 
 // answers waits until the server answers.
-func (n *namespaces) answers(server *exec.Cmd, dir string) error {
+func (n *namespaces) answers(dir string) error {
 	for range 60 {
-		if n.command(n.client, "perfdhcp", "-4", "-l", "cli", "-n", "1", "-r", "1", "-R", "1", "-b", "mac=02:00:00:ff:ff:ff", "-W", "1000000", "10.1.0.1").Run() == nil {
+		said, _ := n.command(n.client, "perfdhcp", "-4", "-l", "cli", "-n", "1", "-r", "10", "-R", "1", "-b", "mac=02:00:00:ff:ff:ff", "-W", "500000", "10.1.0.1").CombinedOutput()
+		if l, err := readPerf(string(said)); err == nil && l.acks > 0 {
 			return nil
 		}
-		if server.ProcessState != nil {
-			break
-		}
+		time.Sleep(200 * time.Millisecond)
 	}
 	text, _ := os.ReadFile(filepath.Join(dir, "log"))
 	return fmt.Errorf("it never answers:\n%s", text)
