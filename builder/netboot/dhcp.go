@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -36,6 +37,7 @@ type dhcp struct {
 	probes *prober // nil: no addresses are probed
 	kept   chan kept
 	site   func() *Site // the one that is served now; nil: always policy's
+	turn   *sync.Mutex  // one decision at a time, on all interfaces
 }
 
 // kept is what is done once a change of the leases is on disk.
@@ -142,37 +144,46 @@ func (s *dhcp) handle(packet []byte, request *dhcpv4.DHCPv4, unicast bool) {
 	if request.MessageType() == dhcpv4.MessageTypeDiscover && s.ours.link(request.ClientHWAddr.String()) {
 		return // a boot server of this site asks who else is there
 	}
+	mac := request.ClientHWAddr.String()
+	d, answer, saved := s.decide(mac, packet, request, unicast)
+	if saved != nil {
+		s.kept <- kept{saved, mac, request, d.Reply, answer}
+		return
+	}
+	s.reply(mac, request, d.Reply, answer)
+}
+
+// decide decides, and keeps what that does to the pool before the next one decides: an address is proposed to one machine at a time.
+// answer is the reply in bytes; saved tells when it may go out, nil: now.
+func (s *dhcp) decide(mac string, packet []byte, request *dhcpv4.DHCPv4, unicast bool) (d Decision, answer []byte, saved <-chan error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	policy := s.policy
 	policy.Unicast = unicast
-	d := Decide(request, policy)
+	d = Decide(request, policy)
 	if s.probed(packet, request, d, unicast) {
-		return
+		return Decision{}, nil, nil
 	}
 	var to netip.AddrPort
 	direct := false
-	var answer []byte
 	if d.Reply != nil {
 		to, direct = destination(request, d.Reply)
 		answer = encode(d.Reply)
 	}
 	s.past.note(portDHCP, packet, request, d, answer, to, direct)
-	if s.ours.is(address(request.ServerIdentifier())) {
-		return // it answers
+	server := address(request.ServerIdentifier())
+	if s.ours.is(server) {
+		return Decision{}, nil, nil // it answers
 	}
-	if server := address(request.ServerIdentifier()); server.IsValid() && !s.policy.Site.Proxy {
+	if server.IsValid() && !s.policy.Site.Proxy {
 		s.rivals.saw(server, "", fmt.Sprintf("%s asks it: %s", request.ClientHWAddr, request.MessageType()))
 	}
-	mac := request.ClientHWAddr.String()
 	if len(s.kept) == cap(s.kept) && (d.Hold > offerTime || d.Decline || d.Release) {
 		s.log.Warn("dhcp: not answered, the disk is slower than requests for leases come", "mac", mac)
-		return
+		return Decision{}, nil, nil
 	}
 	s.tell(request, d, "dhcp")
-	if saved := s.keep(d, mac); saved != nil {
-		s.kept <- kept{saved, mac, request, d.Reply, answer}
-		return
-	}
-	s.reply(mac, request, d.Reply, answer)
+	return d, answer, s.keep(d, mac)
 }
 
 // tell notes a decision and logs it.

@@ -146,7 +146,8 @@ func TestMalformedPackets(t *testing.T) {
 		must(t, err)
 		send(text)
 	}
-	must(t, plug(t, worker1).udhcpc())
+	node := plug(t, worker1)
+	waitFor(t, func() bool { return node.udhcpc() == nil }) // behind all of them
 	stop()
 	t.Logf("%d packets", sent)
 }

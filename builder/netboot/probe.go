@@ -23,7 +23,8 @@ const (
 	probeWait   = 200 * time.Millisecond // how long an answer is waited for
 	probeLasts  = time.Minute            // how long an address that nobody answered for counts as unused
 	probeFewest = 16                     // addresses that are asked about ahead
-	probeMost   = 2048
+	probeStep   = 32                     // more whenever somebody has to wait, and asked at once: hundreds would crowd out answers
+	probeMost   = 1024
 	probeKept   = 4 * probeMost // addresses of which it is remembered when they were asked about
 )
 
@@ -77,7 +78,7 @@ func (p *prober) park(a netip.Addr, mac string, direct, has bool, then func()) b
 	at, asked := p.asked[a]
 	fresh := asked && now.Sub(at) < probeLasts
 	if fresh {
-		if p.used++; direct && p.used > p.ahead/2 {
+		if p.used++; direct && p.used >= min(p.ahead/2, probeStep) {
 			p.ask(send, p.next(a, p.ahead), now)
 		}
 		return false
@@ -85,7 +86,7 @@ func (p *prober) park(a netip.Addr, mac string, direct, has bool, then func()) b
 	if now.Sub(p.waited) > probeLasts {
 		p.ahead = probeFewest
 	} else {
-		p.ahead = min(2*p.ahead, probeMost)
+		p.ahead = min(p.ahead+probeStep, probeMost)
 	}
 	p.waited = now
 	p.ask(send, []netip.Addr{a}, now)
@@ -96,7 +97,7 @@ func (p *prober) park(a netip.Addr, mac string, direct, has bool, then func()) b
 	return true
 }
 
-// ask asks about addresses that it wasn't asked about lately. The lock is held.
+// ask asks about addresses that nobody was asked about lately. The lock is held.
 func (p *prober) ask(send func(netip.Addr) error, addresses []netip.Addr, now time.Time) {
 	if p.asked == nil || len(p.asked) > probeKept {
 		p.asked = map[netip.Addr]time.Time{}

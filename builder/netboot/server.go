@@ -63,6 +63,7 @@ type Server struct {
 	live     atomic.Pointer[live]
 	states   *states
 	leases   pools
+	turn     sync.Mutex // of decisions about DHCP
 	sockets  *sockets
 	store    *store       // nil: states are in memory only
 	entries  kv.Store     // nil without a store

@@ -36,14 +36,14 @@ func (s *Server) serve6(ctx context.Context, group *errgroup.Group) {
 		policy: Policy6{Site: site, DUID: s.duid, HTTPBase: s.base6(), Image: s.image, BootFrom: s.states.bootFrom},
 		states: s.states, past: s.past, log: log, conn: six.dhcp, site: func() *Site { return s.live.Load().site },
 	}
-	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders6})
+	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders6, SinglePort: s.config.TFTPSinglePort})
 	group.Go(func() error { return d.serve(ctx) })
 	group.Go(func() error { return t.Serve(ctx, six.tftp, six.transfer) })
 	group.Go(func() error {
-		return serveHTTP(ctx, six.http, s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
+		return serveHTTP(ctx, newCrowd(six.http, log), s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
 	})
 	if six.secure != nil {
-		listener := tls.NewListener(six.secure, s.config.Secure.tlsConfig())
+		listener := tls.NewListener(newCrowd(six.secure, log), s.config.Secure.tlsConfig())
 		group.Go(func() error {
 			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
 		})

@@ -183,7 +183,7 @@ func (s *Server) serveSockets(ctx context.Context, w *wire) error {
 			Image:      func(role, arch string) string { return s.live.Load().artifacts.uki[imageKey{role, arch}] },
 			BIOSLoader: func(role string) string { return s.live.Load().artifacts.bios[role] },
 		},
-		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, ours: s.sisters, log: log, now: s.config.Now, link: w.link, conn: w.dhcp,
+		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, ours: s.sisters, log: log, now: s.config.Now, link: w.link, conn: w.dhcp, turn: &s.turn,
 		site: func() *Site { return s.live.Load().site },
 	}
 	group, ctx := errgroup.WithContext(ctx)
