@@ -345,8 +345,8 @@ func (s *Site) cannotDiscover(secure bool) error {
 func (s *states) strangerAt(address netip.Addr) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for mac, n := range s.byMAC {
-		if n.Name == "" && n.Address == address.String() {
+	for _, mac := range s.where[address.String()] {
+		if s.byMAC[mac].Name == "" {
 			return mac
 		}
 	}

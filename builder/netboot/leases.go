@@ -334,6 +334,25 @@ func (f *freed) lowest() (netip.Addr, bool) {
 	return f.heap[0], true
 }
 
+// ascending are all of them, the lowest first, as they will be given out.
+func (f *freed) ascending(yield func(netip.Addr) bool) {
+	next := places{&f.heap, []int{0}}
+	if len(f.heap) == 0 {
+		return
+	}
+	for len(next.at) > 0 {
+		i := heap.Pop(&next).(int)
+		if !yield(f.heap[i]) {
+			return
+		}
+		for _, child := range []int{2*i + 1, 2*i + 2} {
+			if child < len(f.heap) {
+				heap.Push(&next, child)
+			}
+		}
+	}
+}
+
 func (f *freed) drop() { delete(f.in, heap.Pop(&f.heap).(netip.Addr)) }
 
 // addresses are a heap, the lowest at the top.
@@ -346,6 +365,22 @@ func (h *addresses) Push(x any)        { *h = append(*h, x.(netip.Addr)) }
 func (h *addresses) Pop() any {
 	last := (*h)[len(*h)-1]
 	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// places are a heap of places in another one, that of the lowest address at the top: those whose parents were looked at.
+type places struct {
+	of *addresses
+	at []int
+}
+
+func (p places) Len() int           { return len(p.at) }
+func (p places) Less(i, j int) bool { return (*p.of).Less(p.at[i], p.at[j]) }
+func (p places) Swap(i, j int)      { p.at[i], p.at[j] = p.at[j], p.at[i] }
+func (p *places) Push(x any)        { p.at = append(p.at, x.(int)) }
+func (p *places) Pop() any {
+	last := p.at[len(p.at)-1]
+	p.at = p.at[:len(p.at)-1]
 	return last
 }
 

@@ -105,8 +105,11 @@ func (p pools) candidates(in netip.Addr, count int) []netip.Addr {
 	defer l.mu.Unlock()
 	now := l.now()
 	var out []netip.Addr
-	for _, a := range l.again.heap {
-		if len(out) < count && l.free(a, now) {
+	for a := range l.again.ascending {
+		if len(out) >= count {
+			break
+		}
+		if l.free(a, now) {
 			out = append(out, a)
 		}
 	}

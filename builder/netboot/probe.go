@@ -13,19 +13,23 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// Before an address of the pool is offered, whoever may use it without a lease is asked (RFC 2131 section 2.2 and 4.3.1): by ARP
+// Before an address of the pool is given, whoever may use it without a lease is asked (RFC 2131 section 2.2 and 4.3.1): by ARP
 // on the interface, by an ICMP echo behind a relay. An address that was asked about a moment ago, or that the client has already, is
-// offered at once. The more machines come, the more addresses are asked about ahead of them, so that nobody in a burst waits
-// but the first.
+// offered at once. The more machines come, the more addresses are asked about ahead of them. Of a burst that nobody could foresee a
+// few clients wait for their offer; the others get one while the question is still open, and it is their acknowledgement that waits for
+// its end. No address is acknowledged whose question is open.
 
 // Times and bounds of probing.
 const (
-	probeWait   = 200 * time.Millisecond // how long an answer is waited for
-	probeLasts  = time.Minute            // how long an address that nobody answered for counts as unused
-	probeFewest = 16                     // addresses that are asked about ahead
-	probeStep   = 32                     // more whenever somebody has to wait, and asked at once: hundreds would crowd out answers
-	probeMost   = 1024
-	probeKept   = 4 * probeMost // addresses of which it is remembered when they were asked about
+	probeWait    = 200 * time.Millisecond // how long an answer is waited for
+	probeLasts   = time.Minute            // how long an address that nobody answered for counts as unused
+	probeFewest  = 16                     // addresses that are asked about ahead
+	probeStep    = 4                      // more for each client that found none
+	probeMost    = 4096
+	probeBatch   = 64          // asked at once: hundreds would crowd out answers
+	probeWindow  = time.Second // of so many clients the next ones are foreseen
+	probeQuiet   = 10 * time.Second
+	probeWaiting = 16 // clients that wait for an offer: they are all answered together, and a relay's socket has room for some
 )
 
 // prober asks about addresses of the pools, on one interface.
@@ -38,28 +42,41 @@ type prober struct {
 	taken func(a netip.Addr, mac string)
 	// next are the addresses of the pool that may be offered soon.
 	next func(in netip.Addr, count int) []netip.Addr
+	// after calls a function later.
+	after func(time.Duration, func())
 
 	mu      sync.Mutex
-	asked   map[netip.Addr]time.Time
-	pending map[netip.Addr]*parked
+	asked   map[netip.Addr]time.Time // addresses that nobody answered for, since when, and that nobody was offered since
+	pending map[netip.Addr]*parked   // addresses whose question is open
+	idle    int                      // of these, those that no client is to get yet
+	waiting int                      // clients that wait for an offer
 	ahead   int
-	used    int       // addresses offered since the last were asked about ahead
-	waited  time.Time // when a client had to wait last
+	used    int       // addresses that were needed in this window
+	window  time.Time // its begin
 	stopped bool
 	running sync.WaitGroup
 }
 
-// parked is a client that waits for the address to be found unused; nil then: nobody waits.
+// parked is an address whose question is open.
 type parked struct {
-	mac  string
-	then func()
+	mac   string // of the client that it is for; empty: it was asked about ahead
+	offer bool   // an offer waits, else an acknowledgement
+	then  func() // nil: nothing waits
 }
 
-// park says whether an offer must wait, and then has it made again once it is known whether the address is in use. direct: the address
-// is in a subnet of the interface; has: the client has it already.
-func (p *prober) park(a netip.Addr, mac string, direct, has bool, then func()) bool {
+// wanted is an address that a client is to get.
+type wanted struct {
+	address netip.Addr
+	mac     string
+	direct  bool // it is in a subnet of the interface
+	has     bool // the client has it already, or was offered it
+	ack     bool // for good; else it is offered
+}
+
+// park says whether an answer must wait, and then has it made again once it is known whether the address is in use.
+func (p *prober) park(w wanted, then func()) bool {
 	send := p.echo
-	if direct {
+	if w.direct {
 		send = p.arp
 	}
 	if send == nil {
@@ -67,58 +84,97 @@ func (p *prober) park(a netip.Addr, mac string, direct, has bool, then func()) b
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if waits, pending := p.pending[a]; pending {
-		waits.mac, waits.then = mac, then // the newest packet counts
-		return true
+	if waits := p.pending[w.address]; waits != nil {
+		if waits.mac == "" {
+			p.count(p.now())
+			p.ahead = min(p.ahead+probeStep, probeMost)
+			p.idle--
+			p.foresee(w, send)
+		}
+		return p.wait(waits, w, then)
+	}
+	if w.has || w.ack {
+		delete(p.asked, w.address)
+		return false
 	}
 	now := p.now()
-	if has {
+	p.count(now)
+	if _, fresh := p.asked[w.address]; fresh {
+		p.foresee(w, send)
+		delete(p.asked, w.address) // after that: it isn't asked about anew
 		return false
 	}
-	at, asked := p.asked[a]
-	fresh := asked && now.Sub(at) < probeLasts
-	if fresh {
-		if p.used++; direct && p.used >= min(p.ahead/2, probeStep) {
-			p.ask(send, p.next(a, p.ahead), now)
-		}
+	p.ahead = min(p.ahead+probeStep, probeMost)
+	p.ask(send, []netip.Addr{w.address})
+	p.idle--
+	wait := p.wait(p.pending[w.address], w, then)
+	if w.direct {
+		p.ask(send, p.next(w.address, min(p.ahead, probeBatch)))
+	}
+	return wait
+}
+
+// wait has a client's newest packet wait; false: it is to be offered the address before the question is answered. The lock is held.
+func (p *prober) wait(waits *parked, w wanted, then func()) bool {
+	waits.mac = w.mac
+	if !w.ack && !waits.offer && p.waiting >= probeWaiting {
 		return false
 	}
-	if now.Sub(p.waited) > probeLasts {
-		p.ahead = probeFewest
-	} else {
-		p.ahead = min(p.ahead+probeStep, probeMost)
+	if waits.offer {
+		p.waiting--
 	}
-	p.waited = now
-	p.ask(send, []netip.Addr{a}, now)
-	p.pending[a].mac, p.pending[a].then = mac, then
-	if direct {
-		p.ask(send, p.next(a, p.ahead), now)
+	if waits.offer = !w.ack; waits.offer {
+		p.waiting++
 	}
+	waits.then = then
 	return true
 }
 
-// ask asks about addresses that nobody was asked about lately. The lock is held.
-func (p *prober) ask(send func(netip.Addr) error, addresses []netip.Addr, now time.Time) {
-	if p.asked == nil || len(p.asked) > probeKept {
-		p.asked = map[netip.Addr]time.Time{}
+// count notes that one more address is needed, and foresees from that how many will be. The lock is held.
+func (p *prober) count(now time.Time) {
+	if p.asked == nil {
+		p.asked, p.pending, p.ahead = map[netip.Addr]time.Time{}, map[netip.Addr]*parked{}, probeFewest
 	}
-	if p.pending == nil {
-		p.pending = map[netip.Addr]*parked{}
+	if length := now.Sub(p.window); length >= probeWindow {
+		p.ahead = min(max(p.ahead*3/4, p.used, probeFewest), probeMost)
+		if length >= probeQuiet {
+			p.ahead = probeFewest
+		}
+		p.used, p.window = 0, now
+		for a, at := range p.asked {
+			if now.Sub(at) >= probeLasts {
+				delete(p.asked, a)
+			}
+		}
 	}
-	p.used = 0
+	p.used++
+}
+
+// foresee asks about more addresses when there are too few that were asked about. The lock is held.
+func (p *prober) foresee(w wanted, send func(netip.Addr) error) {
+	if missing := p.ahead - len(p.asked) - p.idle; w.direct && missing >= min(p.ahead/2, probeBatch/2) {
+		p.ask(send, p.next(w.address, p.ahead))
+	}
+}
+
+// ask asks about the first of some addresses that weren't asked about lately. The lock is held.
+func (p *prober) ask(send func(netip.Addr) error, addresses []netip.Addr) {
 	var begun []netip.Addr
 	for _, a := range addresses {
-		if at, asked := p.asked[a]; asked && now.Sub(at) < probeLasts/2 || p.pending[a] != nil {
+		if _, asked := p.asked[a]; asked || p.pending[a] != nil {
 			continue
 		}
 		if err := send(a); err != nil {
 			p.log.Debug("dhcp: cannot ask whether an address is in use", "address", a, "error", err)
 		}
 		p.pending[a] = &parked{}
-		begun = append(begun, a)
+		p.idle++
+		if begun = append(begun, a); len(begun) == probeBatch {
+			break
+		}
 	}
 	if len(begun) > 0 {
-		time.AfterFunc(probeWait, func() { p.silent(begun) })
+		p.after(probeWait, func() { p.silent(begun) })
 	}
 }
 
@@ -134,12 +190,15 @@ func (p *prober) silent(addresses []netip.Addr) {
 	now := p.now()
 	var waiting []func()
 	for _, a := range addresses {
-		if waits := p.pending[a]; waits != nil {
-			delete(p.pending, a)
+		waits := p.end(a)
+		if waits == nil {
+			continue
+		}
+		if waits.mac == "" {
 			p.asked[a] = now
-			if waits.then != nil {
-				waiting = append(waiting, waits.then)
-			}
+		}
+		if waits.then != nil {
+			waiting = append(waiting, waits.then)
 		}
 	}
 	p.mu.Unlock()
@@ -148,23 +207,37 @@ func (p *prober) silent(addresses []netip.Addr) {
 	}
 }
 
+// end closes a question; nil: it isn't open. The lock is held.
+func (p *prober) end(a netip.Addr) *parked {
+	waits := p.pending[a]
+	if waits == nil {
+		return nil
+	}
+	delete(p.pending, a)
+	if waits.mac == "" {
+		p.idle--
+	}
+	if waits.offer {
+		p.waiting--
+	}
+	return waits
+}
+
 // answered notes that somebody uses an address. Only what was asked about counts: anyone may send an ARP packet.
 func (p *prober) answered(a netip.Addr, mac string) {
 	p.mu.Lock()
-	waits := p.pending[a]
-	if waits == nil || p.stopped {
+	if p.stopped {
+		p.mu.Unlock()
+		return
+	}
+	waits := p.end(a)
+	if waits == nil {
 		p.mu.Unlock()
 		return
 	}
 	p.running.Add(1)
 	defer p.running.Done()
-	delete(p.pending, a)
 	own := waits.mac != "" && waits.mac == mac // the client itself has kept it
-	if own {
-		p.asked[a] = p.now()
-	} else {
-		delete(p.asked, a)
-	}
 	p.mu.Unlock()
 	if !own {
 		p.taken(a, mac)
@@ -182,20 +255,22 @@ func (p *prober) stop() {
 	p.running.Wait()
 }
 
-// probed says whether an offer waits for a probe.
+// probed says whether an answer waits for a probe.
 func (s *dhcp) probed(packet []byte, request *dhcpv4.DHCPv4, d Decision, unicast bool) bool {
-	if s.probes == nil || d.Hold != offerTime {
+	if s.probes == nil || d.Hold == 0 {
 		return false
 	}
 	mac := request.ClientHWAddr.String()
-	direct := slices.Contains(s.policy.at(), d.Subnet.Server)
-	packet = slices.Clone(packet)
+	w := wanted{
+		address: d.Address, mac: mac, direct: slices.Contains(s.policy.at(), d.Subnet.Server), has: s.leases.holds(mac, d.Address), ack: d.Hold != offerTime,
+	}
 	again := func() {
 		if request, err := decode(packet); err == nil {
 			s.handle(packet, request, unicast)
 		}
 	}
-	if !s.probes.park(d.Address, mac, direct, s.leases.holds(mac, d.Address), again) {
+	packet = slices.Clone(packet)
+	if !s.probes.park(w, again) {
 		return false
 	}
 	s.leases.hold(mac, d.Address, offerTime) // nobody else is to get it meanwhile
@@ -216,7 +291,7 @@ func (s *dhcp) inUse(a netip.Addr, mac string) {
 
 // openProbes opens what asks about addresses on an interface.
 func (s *dhcp) openProbes(link *net.Interface, server netip.Addr, now func() time.Time) (*prober, func()) {
-	p := &prober{now: now, log: s.log, taken: s.inUse, next: s.leases.candidates}
+	p := &prober{now: now, log: s.log, taken: s.inUse, next: s.leases.candidates, after: func(d time.Duration, f func()) { time.AfterFunc(d, f) }}
 	arp, err := listenARP(link, server, p.answered)
 	if err == nil {
 		p.arp = arp.ask

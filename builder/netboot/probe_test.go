@@ -2,10 +2,13 @@ package netboot
 
 import (
 	"log/slog"
+	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestAddressInUse: before an address of the pool is offered its user is asked for. One that is in use goes to nobody else, also
@@ -95,15 +98,16 @@ func TestProbesAhead(t *testing.T) {
 	asked, taken := map[netip.Addr]int{}, ""
 	p := &prober{
 		now: clock.now, log: slog.New(slog.DiscardHandler), next: l.candidates, taken: func(a netip.Addr, mac string) { taken = a.String() + " " + mac },
-		arp: func(a netip.Addr) error { asked[a]++; return nil },
+		arp: func(a netip.Addr) error { asked[a]++; return nil }, after: func(time.Duration, func()) {},
 	}
 	a := netip.MustParseAddr
+	discover := func(address, mac string) wanted { return wanted{address: a(address), mac: mac, direct: true} }
 	ran := 0
 	then := func() { ran++ }
-	if !p.park(a("10.1.0.100"), "m", true, false, then) || len(asked) != probeFewest {
+	if !p.park(discover("10.1.0.100", "m"), then) || len(asked) != probeFewest+probeStep {
 		t.Errorf("%d addresses are asked about", len(asked))
 	}
-	if !p.park(a("10.1.0.100"), "m", true, true, then) || asked[a("10.1.0.100")] != 1 {
+	if w := discover("10.1.0.100", "m"); !p.park(wanted{w.address, w.mac, true, true, false}, then) || asked[a("10.1.0.100")] != 1 {
 		t.Error("a client that asks again meanwhile is answered, or asked about again")
 	}
 	p.answered(a("10.1.0.101"), "52:54:00:00:00:77")
@@ -116,7 +120,7 @@ func TestProbesAhead(t *testing.T) {
 		t.Errorf("%d ran", ran)
 	}
 	for _, address := range all[1:4] {
-		if waits := p.park(address, "n", true, false, then); waits != (address == a("10.1.0.101")) {
+		if waits := p.park(wanted{address: address, mac: "n", direct: true}, then); waits != (address == a("10.1.0.101")) {
 			t.Errorf("%s waits: %v", address, waits)
 		}
 	}
@@ -124,20 +128,100 @@ func TestProbesAhead(t *testing.T) {
 	if strings.Contains(taken, "198") {
 		t.Error("somebody was believed who wasn't asked")
 	}
-	p.park(a("10.1.0.199"), "52:54:00:00:00:79", true, false, then)
+	p.park(discover("10.1.0.199", "52:54:00:00:00:79"), then)
 	if p.answered(a("10.1.0.199"), "52:54:00:00:00:79"); strings.Contains(taken, "199") || ran != 2 {
 		t.Errorf("a client's own answer counts against it: %s, %d ran", taken, ran)
 	}
 	clock.at = clock.at.Add(2 * probeLasts)
-	if !p.park(a("10.1.0.102"), "n", true, false, then) {
+	if !p.park(discover("10.1.0.104", "n"), then) {
 		t.Error("what was asked about long ago is offered at once")
 	}
-	if p.park(a("10.3.0.102"), "n", false, false, then) {
+	if p.park(wanted{address: a("10.3.0.102"), mac: "n"}, then) {
 		t.Error("without a way to ask, it waits")
 	}
 	p.stop()
 	p.silent(all)
 	if ran != 2 {
 		t.Error("something ran after the end")
+	}
+}
+
+// TestProbesInABurst: of clients that come faster than addresses can be asked about a few wait for their offer, and the others for their
+// acknowledgement; once it is seen how many come, nobody waits. Nobody is acknowledged an address whose question is open.
+func TestProbesInABurst(t *testing.T) {
+	site, clock := lab(t), &clock{someTime()}
+	site.ServeUnknown = true
+	site.Pool = Pool{netip.MustParseAddr("10.1.0.100"), netip.MustParseAddr("10.1.63.254")}
+	site.Subnet = netip.MustParsePrefix("10.1.0.0/16")
+	l, err := openPools(nil, site, clock.now)
+	must(t, err)
+	type timer struct {
+		at time.Time
+		do func()
+	}
+	var timers []timer
+	most := 0
+	p := &prober{
+		now: clock.now, log: slog.New(slog.DiscardHandler), taken: func(netip.Addr, string) { t.Error("taken") }, next: l.candidates,
+		after: func(d time.Duration, do func()) { timers = append(timers, timer{clock.at.Add(d), do}) },
+	}
+	p.arp = func(a netip.Addr) error {
+		if p.pending[a] != nil {
+			t.Errorf("%s is asked about twice", a)
+		}
+		most = max(most, len(p.asked)+p.idle)
+		return nil
+	}
+	const rate, seconds = 2000, 5
+	offers, acks, late, answered := 0, 0, 0, 0
+	for i := range rate * seconds {
+		clock.at = clock.at.Add(time.Second / rate)
+		for len(timers) > 0 && !timers[0].at.After(clock.at) {
+			timers[0].do()
+			timers = timers[1:]
+		}
+		mac := net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}.String()
+		w := wanted{address: l.propose(site.Subnet, mac, netip.Addr{}), mac: mac, direct: true}
+		waits := p.park(w, func() { answered++ })
+		l.hold(mac, w.address, offerTime)
+		if waits {
+			offers++
+		} else {
+			isOpen := p.pending[w.address] != nil
+			if isOpen {
+				acks++
+			}
+			w.has, w.ack = true, true
+			if p.park(w, func() { answered++ }) != isOpen {
+				t.Fatalf("%s is acknowledged although its question is open, or waits although it isn't", w.address)
+			}
+		}
+		if i > rate && (p.waiting > 0 || offers+acks > answered) {
+			late++
+		}
+	}
+	if offers == 0 || offers > 4*probeWaiting || acks == 0 || acks > rate || late > 0 {
+		t.Errorf("%d clients waited for an offer, %d for an acknowledgement; %d times somebody waited after the first second", offers, acks, late)
+	}
+	if answered != offers+acks {
+		t.Errorf("%d of them have their answer", answered)
+	}
+	if most > 2*rate {
+		t.Errorf("%d addresses are asked about ahead", most)
+	}
+}
+
+// TestLowestFreed: what is asked about ahead are the addresses that are given out next, also where they were given before.
+func TestLowestFreed(t *testing.T) {
+	var f freed
+	for i := range 200 {
+		f.add(netip.AddrFrom4([4]byte{10, 1, 0, byte(i * 77)}))
+	}
+	want := slices.SortedFunc(slices.Values(f.heap), netip.Addr.Compare)
+	if got := slices.Collect(f.ascending); !slices.Equal(got, want) {
+		t.Errorf("the order is %v", got)
+	}
+	for range f.ascending {
+		break
 	}
 }

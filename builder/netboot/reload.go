@@ -230,11 +230,14 @@ func (s *states) serve(site *Site) {
 	defer s.mu.Unlock()
 	s.site = site
 	for mac, n := range s.byMAC {
+		before := n.Address
 		if !s.adopt(n) {
-			delete(s.byMAC, mac)
+			n.Address = before
+			s.forget(n)
 			s.dirty[mac] = s.shared == nil
 			continue
 		}
+		s.place(n, before)
 		s.note(n)
 	}
 	for _, m := range site.Machines {

@@ -172,7 +172,8 @@ func (r *rivals) watch(ctx context.Context, link *net.Interface) {
 	}
 }
 
-// listenPackets opens a socket for the IPv4 packets on a link that come from a DHCP server's port: the kernel passes the others over.
+// listenPackets opens a socket for the IPv4 packets on a link that are replies from a DHCP server's port: the kernel passes the others
+// over, requests of relays among them, which come from the same port.
 func listenPackets(link int) (int, error) {
 	network := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) // of no protocol: nothing comes before the filter
@@ -181,12 +182,14 @@ func listenPackets(link int) (int, error) {
 	}
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 9}, // protocol
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 6, K: unix.IPPROTO_UDP},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 8, K: unix.IPPROTO_UDP},
 		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 6}, // a later fragment has no ports
-		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: 4, K: 0x1fff},
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jt: 6, K: 0x1fff},
 		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: 0}, // length of the header
 		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_IND, K: 0},  // source port
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: portDHCP},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: portDHCP},
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_IND, K: 8}, // the message's first byte
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(dhcpv4.OpcodeBootReply)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: maxDHCP},
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 	}

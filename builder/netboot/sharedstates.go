@@ -109,18 +109,19 @@ func (s *states) rebase(e kv.Entry) {
 	mine := s.adopt(&n)
 	k.is(e.Value, version)
 	if e.Value == nil && len(k.edits) == 0 && n.Name == "" || !mine {
-		delete(s.byMAC, mac)
+		if old := s.byMAC[mac]; old != nil {
+			s.forget(old)
+		}
 		delete(s.stored, mac)
 		return
 	}
-	if s.byMAC[mac] == nil {
-		*s.node(mac) = n // makes room
-	}
+	before := s.node(mac).Address // makes room
 	for _, do := range k.edits {
 		do(&n)
 	}
 	n.bound()
 	*s.byMAC[mac] = n
+	s.place(s.byMAC[mac], before)
 	if s.changed != nil {
 		s.changed(n.clone())
 	}

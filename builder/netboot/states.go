@@ -28,12 +28,14 @@ type states struct {
 	now     func() time.Time
 	log     *slog.Logger
 	byMAC   map[string]*NodeStatus
-	changed func(NodeStatus) // may be nil; called with the lock held, must not block
-	answers *atomic.Int64    // counts the answers to machines; may be nil
+	where   map[string][]string // address: MAC addresses of the machines there; one, unless a document has moved a node there
+	changed func(NodeStatus)    // may be nil; called with the lock held, must not block
+	answers *atomic.Int64       // counts the answers to machines; may be nil
 
 	shared  kv.Shared         // entries, if other servers use them too; else nil
 	stored  map[string]*known // of shared entries: what the store is known to have
 	dirty   map[string]bool   // MAC addresses of entries that differ from what is on disk
+	onDisk  map[string]bool   // MAC addresses of unshared entries that are there
 	changes int               // so far
 	tried   int               // of these, those that were written or failed to be
 	failed  error             // how the last write ended
@@ -45,7 +47,7 @@ type states struct {
 func openStates(entries kv.Store, site *Site, now func() time.Time, log *slog.Logger, changed func(NodeStatus)) (*states, error) {
 	s := &states{
 		site: site, entries: entries, now: now, log: log, changed: changed,
-		byMAC: map[string]*NodeStatus{}, dirty: map[string]bool{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
+		byMAC: map[string]*NodeStatus{}, where: map[string][]string{}, onDisk: map[string]bool{}, dirty: map[string]bool{}, wake: make(chan struct{}, 1), written: make(chan struct{}),
 		stored: map[string]*known{},
 	}
 	s.shared, _ = entries.(kv.Shared)
@@ -71,8 +73,10 @@ func (s *states) take(list []kv.Entry) error {
 		if err != nil {
 			return err
 		}
+		s.onDisk[n.MAC] = true
 		if s.adopt(&n) {
 			s.byMAC[n.MAC] = &n
+			s.place(&n, "")
 			s.knownOf(n.MAC).is(e.Value, version)
 		} else if s.shared == nil {
 			s.dirty[n.MAC] = true // nobody asks for it any more
@@ -106,8 +110,37 @@ func (s *states) node(mac string) *NodeStatus {
 		n = &NodeStatus{MAC: mac, State: unseen}
 		s.adopt(n)
 		s.byMAC[mac] = n
+		s.place(n, "")
 	}
 	return n
+}
+
+// place notes where a machine is that was somewhere else before; empty: nowhere. The lock is held.
+func (s *states) place(n *NodeStatus, before string) {
+	if n.Address == before {
+		return
+	}
+	s.displace(n.MAC, before)
+	if n.Address != "" {
+		s.where[n.Address] = append(s.where[n.Address], n.MAC)
+	}
+}
+
+// displace notes that a machine isn't at an address any more; the lock is held.
+func (s *states) displace(mac, address string) {
+	there := s.where[address]
+	if i := slices.Index(there, mac); i >= 0 {
+		there = slices.Delete(there, i, i+1)
+	}
+	if s.where[address] = there; len(there) == 0 {
+		delete(s.where, address)
+	}
+}
+
+// forget forgets a machine; the lock is held.
+func (s *states) forget(n *NodeStatus) {
+	s.displace(n.MAC, n.Address)
+	delete(s.byMAC, n.MAC)
 }
 
 // makeRoom drives out a few at once, so that a flood of new machines doesn't have all looked through for each.
@@ -126,8 +159,10 @@ func (s *states) makeRoom() {
 	}
 	slices.SortFunc(unknown, func(a, b *NodeStatus) int { return a.LastSeen.Compare(b.LastSeen) })
 	for _, n := range unknown[:len(unknown)-maxUnknown+1+maxUnknown/16] {
-		delete(s.byMAC, n.MAC)
-		s.dirty[n.MAC] = true
+		s.forget(n)
+		if s.dirty[n.MAC] = true; s.shared == nil && !s.onDisk[n.MAC] {
+			delete(s.dirty, n.MAC) // it has come and gone between two writes
+		}
 	}
 }
 
@@ -155,13 +190,14 @@ func (s *states) seen(mac, address, answer string) bool {
 
 // move notes that a machine has another address, which then is no other's; the lock is held.
 func (s *states) move(n *NodeStatus, address string) {
-	for _, other := range s.byMAC {
-		if other.Address == address {
-			s.edit(other, func(n *NodeStatus) { n.Address = "" })
-			s.dirty[other.MAC] = true
-		}
+	for _, mac := range s.where[address] {
+		s.edit(s.byMAC[mac], func(n *NodeStatus) { n.Address = "" })
+		s.dirty[mac] = true
 	}
+	delete(s.where, address)
+	before := n.Address
 	s.edit(n, func(n *NodeStatus) { n.Address = address })
+	s.place(n, before)
 }
 
 // at says whether a machine is at an address: its own ones, and beside another DHCP server also the one which that gave it.

@@ -193,6 +193,15 @@ func (s *states) sent(all []*sending, failed error) (again bool, err error) {
 		case c.failed == nil:
 			if s.shared != nil {
 				s.arrived(c)
+				break
+			}
+			if c.node == nil {
+				delete(s.onDisk, c.mac)
+				break
+			}
+			s.onDisk[c.mac] = true
+			if s.byMAC[c.mac] == nil {
+				s.dirty[c.mac] = true // it was forgotten meanwhile
 			}
 		case errors.Is(c.failed, kv.ErrConflict):
 			s.told(c.mac, kv.Entry{Key: stateKey + c.mac, Value: c.now})
