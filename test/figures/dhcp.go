@@ -2,25 +2,29 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// The DHCP servers are measured one after the other in the same pair of network namespaces, with Kea's perfdhcp: each exchange is
-// DISCOVER, OFFER, REQUEST, ACK of a client that nobody has seen before. All keep their leases in files of the same file system;
-// only ours are synced to the disk before they are acknowledged.
+// The DHCP servers are measured one after the other, each in a pair of network namespaces of its own and with no leases at first, with
+// Kea's perfdhcp: each exchange is DISCOVER, OFFER, REQUEST, ACK of a client that nobody has seen before, as a relay on the same network
+// hands it on. All keep their leases in files of the same file system; only ours are synced to the disk before they are acknowledged, and
+// only ours asks by ARP before it gives an address: dnsmasq asks by ICMP and is told not to, as under any load it must be (it waits for
+// each), Kea doesn't unless it is told to.
 
 // dhcpServer is one that is measured.
 type dhcpServer struct {
-	name, command string
+	name, program string
 	start         func(n *namespaces, dir string) (*exec.Cmd, error)
 }
 
@@ -28,12 +32,21 @@ type dhcpServer struct {
 type namespaces struct{ server, client string }
 
 const (
-	dhcpRounds  = 3
-	dhcpSeconds = 8
+	dhcpSeconds = 2
+	// How long the others may take before it is an error.
+	dhcpWait    = 30 * time.Second // until a server answers
+	dhcpMeasure = dhcpSeconds*time.Second + 20*time.Second
+	dhcpEnd     = 10 * time.Second // until a server ends
 )
 
-// dhcpRates are exchanges a second that are asked for.
-var dhcpRates = []int{2000, 4000, 6000}
+// dhcpRates are exchanges a second that are asked for of each; after that as many as it keeps up with are looked for.
+var dhcpRates = []int{500, 1000, 2000}
+
+// Bounds of that search.
+const (
+	dhcpLeast = 50
+	dhcpMost  = 20000
+)
 
 // dhcp measures our boot server, dnsmasq and Kea.
 func dhcp(work, images string) ([]row, error) {
@@ -46,11 +59,6 @@ func dhcp(work, images string) ([]row, error) {
 			return nil, fmt.Errorf("dhcp: %w (make deps, with the packages of make bench)", err)
 		}
 	}
-	n, err := newNamespaces()
-	if err != nil {
-		return nil, err
-	}
-	defer n.remove()
 	cluster, identity := filepath.Join(work, "dhcp.yaml"), filepath.Join(work, "dhcp-identity")
 	if err := os.WriteFile(cluster, []byte(dhcpCluster), 0o600); err != nil {
 		return nil, err
@@ -59,56 +67,114 @@ func dhcp(work, images string) ([]row, error) {
 		return nil, err
 	}
 	servers := []dhcpServer{
-		{"slipway serve, leases synced", "slipway serve", func(n *namespaces, dir string) (*exec.Cmd, error) {
+		{"slipway serve, leases synced", "slipway", func(n *namespaces, dir string) (*exec.Cmd, error) {
 			return n.inServer(dir, "bin/slipway", "serve", "--cluster", cluster, "--identity", identity, "--artifacts", images, "--state", filepath.Join(dir, "state"), "--interface", "srv")
 		}},
-		{"dnsmasq, leases in its file", "dnsmasq", startDnsmasq},
-		{"Kea, leases in memfile", "kea-dhcp4", startKea},
-	}
-	best := map[string][]load{}
-	for round := range dhcpRounds {
-		for _, s := range servers {
-			for _, rate := range dhcpRates {
-				dir := filepath.Join(work, fmt.Sprintf("dhcp-%d-%s-%d", round, s.command, rate))
-				l, err := n.measure(s, dir, rate)
-				if err != nil {
-					return nil, fmt.Errorf("%s at %d exchanges/s: %w", s.name, rate, err)
-				}
-				fmt.Fprintf(os.Stderr, "figures: %s: %s\n", s.name, l)
-				key := fmt.Sprintf("%s %d", s.name, rate)
-				best[key] = append(best[key], l)
-			}
-		}
+		{"dnsmasq, leases in its file, no-ping", "dnsmasq", startDnsmasq},
+		{"Kea, leases in memfile", "kea", startKea},
 	}
 	var rows []row
-	for _, rate := range dhcpRates {
-		for _, s := range servers {
-			var words []string
-			for _, l := range best[fmt.Sprintf("%s %d", s.name, rate)] {
-				words = append(words, l.String())
-			}
-			rows = append(rows, row{
-				fmt.Sprintf("DHCP, %d exchanges/s asked of %s, %d rounds", rate, s.name, dhcpRounds), strings.Join(words, "; "),
-				fmt.Sprintf("perfdhcp -4 -r %d -R 60000 -p %d", rate, dhcpSeconds),
-			})
+	tops := map[string]load{}
+	at := map[string]load{}
+	for i, s := range servers {
+		loads, top, err := s.measure(filepath.Join(work, "dhcp-"+s.program), i)
+		if err != nil {
+			return rows, err
 		}
+		for _, l := range loads {
+			rows = append(rows, row{fmt.Sprintf("DHCP, %d exchanges/s asked of %s: OFFER and ACK mean / 99th percentile%s", l.asked, s.name, busy()), l.String(), perfCommand(l.asked)})
+			at[fmt.Sprintf("%s %d", s.program, l.asked)] = l
+		}
+		rows = append(rows, row{fmt.Sprintf("DHCP, the most of %s with at most 1 %% lost%s", s.name, busy()), top.String(), perfCommand(top.asked)})
+		tops[s.program] = top
+	}
+	const last = 2000
+	ours := at[fmt.Sprintf("slipway %d", last)]
+	for _, s := range servers[1:] {
+		other := at[fmt.Sprintf("%s %d", s.program, last)]
+		rows = append(rows, row{
+			"DHCP, ours / " + s.program, fmt.Sprintf("most exchanges/s %.2f; at %d/s: exchanges/s %.2f, mean of OFFER %.2f, of ACK %.2f, processor time %.2f",
+				tops["slipway"].rate()/tops[s.program].rate(), last, ours.rate()/other.rate(), ratio(mean(ours.offers), mean(other.offers)),
+				ratio(mean(ours.takes), mean(other.takes)), ratio(ours.cpu, other.cpu)), "the same",
+		})
 	}
 	return rows, nil
 }
 
-// load is what perfdhcp tells.
-type load struct {
-	rate         float64 // exchanges a second that were finished
-	sent         int     // DISCOVER
-	acks         int     // ACK
-	dropped      int     // OFFER and ACK that never came
-	offer, ack   float64 // mean, ms
-	offer2, ack2 float64 // the longest, ms
-	cpu          float64 // processor time of the server for each exchange, µs
+func ratio(a, b time.Duration) float64 { return float64(a) / float64(max(1, b)) }
+
+// busy says how much else runs on the machine, if that can be had.
+func busy() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	one, _, _ := strings.Cut(string(text), " ")
+	return ", load " + one
 }
 
-func (l load) String() string {
-	return fmt.Sprintf("%.0f/s, %d of %d lost, OFFER %.1f ms (longest %.0f), ACK %.1f ms (longest %.0f), %.0f µs of a processor each", l.rate, l.dropped, l.sent, l.offer, l.offer2, l.ack, l.ack2, l.cpu)
+func perfCommand(rate int) string {
+	return fmt.Sprintf("perfdhcp -4 -r %d -R 60000 -p %d", rate, dhcpSeconds)
+}
+
+// measure measures a server at each of dhcpRates, and at the highest rate that it keeps up with.
+func (s dhcpServer) measure(dir string, number int) (loads []load, top load, err error) {
+	n, err := newNamespaces(number)
+	if err != nil {
+		return nil, top, err
+	}
+	defer n.remove()
+	try := func(rate int) (load, error) {
+		l, err := n.measure(s, filepath.Join(dir, strconv.Itoa(rate)), rate)
+		if err != nil {
+			return l, fmt.Errorf("%s at %d exchanges/s: %w", s.name, rate, err)
+		}
+		fmt.Fprintf(os.Stderr, "figures: %s, %d/s asked%s: %s\n", s.name, rate, busy(), l)
+		return l, nil
+	}
+	good, bad := 0, 0
+	note := func(l load) {
+		switch {
+		case l.holds() && bad == 0:
+			good, top = l.asked, l
+		case !l.holds() && bad == 0:
+			bad = l.asked
+		}
+	}
+	for _, rate := range dhcpRates {
+		l, err := try(rate)
+		if err != nil {
+			return nil, top, err
+		}
+		loads = append(loads, l)
+		note(l)
+	}
+	for bad == 0 && good < dhcpMost {
+		l, err := try(good * 3 / 2)
+		if err != nil {
+			return nil, top, err
+		}
+		note(l)
+	}
+	for tries := 0; bad > 0 && (tries < 2 || good == 0); tries++ {
+		rate := (good + bad) / 2
+		if good == 0 {
+			rate = bad / 2
+		}
+		if rate < dhcpLeast {
+			return nil, top, fmt.Errorf("%s keeps up with nothing", s.name)
+		}
+		l, err := try(rate)
+		if err != nil {
+			return nil, top, err
+		}
+		if l.holds() {
+			good, top = rate, l
+		} else {
+			bad = rate
+		}
+	}
+	return loads, top, nil
 }
 
 // measure starts a server with no leases, and asks it.
@@ -120,30 +186,60 @@ func (n *namespaces) measure(s dhcpServer, dir string, rate int) (l load, err er
 	if err != nil {
 		return l, err
 	}
-	defer func() {
-		_ = server.Process.Signal(syscall.SIGTERM)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
 		_ = server.Wait()
 	}()
-	if err := n.answers(dir); err != nil {
+	defer func() {
+		_ = server.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(dhcpEnd):
+			_ = server.Process.Kill()
+			<-ended
+			err = errors.Join(err, fmt.Errorf("it doesn't end within %s", dhcpEnd))
+		}
+	}()
+	if err := n.answers(dir, ended); err != nil {
 		return l, err
 	}
 	before, err := processor(server.Process.Pid)
 	if err != nil {
 		return l, err
 	}
-	var said bytes.Buffer
-	perf := n.command(n.client, "perfdhcp", "-4", "-l", "cli", "-r", strconv.Itoa(rate), "-R", "60000", "-p", strconv.Itoa(dhcpSeconds), "-W", "1000000", "10.1.0.1")
-	perf.Stdout, perf.Stderr = &said, &said
-	var exit *exec.ExitError
-	if err := perf.Run(); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 3) { // 3: some were lost
-		return l, fmt.Errorf("perfdhcp: %w\n%s", err, said.String())
-	}
-	if l, err = readPerf(said.String()); err != nil {
-		return l, fmt.Errorf("%w:\n%s", err, said.String())
+	said, err := n.perf(dhcpMeasure, "-r", strconv.Itoa(rate), "-R", "60000", "-p", strconv.Itoa(dhcpSeconds), "-W", "1000000", "-x", "t")
+	if err != nil {
+		return l, err
 	}
 	after, err := processor(server.Process.Pid)
-	l.cpu = (after - before).Seconds() * 1e6 / float64(max(1, l.acks))
-	return l, err
+	if err != nil {
+		return l, err
+	}
+	l, err = readPerf(said)
+	if err != nil {
+		return l, fmt.Errorf("%w:\n%s", err, said)
+	}
+	l.asked, l.cpu = rate, (after-before)/time.Duration(max(1, l.acks))
+	return l, nil
+}
+
+// perf runs perfdhcp against the server, as a relay at 10.1.0.2.
+func (n *namespaces) perf(limit time.Duration, words ...string) (said string, err error) {
+	ctx, stop := context.WithTimeout(context.Background(), limit)
+	defer stop()
+	var out bytes.Buffer
+	perf := exec.CommandContext(ctx, "ip", slices.Concat([]string{"netns", "exec", n.client, "perfdhcp", "-4", "-l", "cli"}, words, []string{"10.1.0.1"})...)
+	perf.Stdout, perf.Stderr, perf.WaitDelay = &out, &out, time.Second
+	err = perf.Run()
+	var exit *exec.ExitError
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("perfdhcp doesn't end within %s:\n%s", limit, out.String())
+	}
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 3) { // 3: some were lost
+		return "", fmt.Errorf("perfdhcp: %w\n%s", err, out.String())
+	}
+	return out.String(), nil
 }
 
 // processor is the time that a process has had of processors (proc_pid_stat(5), fields 14 and 15, in hundredths of a second).
@@ -162,64 +258,32 @@ func processor(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * time.Second / 100, errors.Join(err1, err2)
 }
 
+// offered says, in perfdhcp's words, that an OFFER came. With -n 1 it doesn't wait for the ACK.
+var offered = regexp.MustCompile(`received packets: [1-9]`)
+
 // answers waits until the server answers.
-func (n *namespaces) answers(dir string) error {
-	for range 60 {
-		said, _ := n.command(n.client, "perfdhcp", "-4", "-l", "cli", "-n", "1", "-r", "10", "-R", "1", "-b", "mac=02:00:00:ff:ff:ff", "-W", "500000", "10.1.0.1").CombinedOutput()
-		if l, err := readPerf(string(said)); err == nil && l.acks > 0 {
+func (n *namespaces) answers(dir string, ended <-chan struct{}) error {
+	for deadline := time.Now().Add(dhcpWait); time.Now().Before(deadline); {
+		said, err := n.perf(5*time.Second, "-n", "1", "-r", "10", "-R", "1", "-b", "mac=02:00:00:ff:ff:ff", "-W", "500000")
+		if err != nil {
+			return err
+		}
+		if offered.MatchString(said) {
 			return nil
 		}
-		time.Sleep(200 * time.Millisecond)
+		select {
+		case <-ended:
+			text, _ := os.ReadFile(filepath.Join(dir, "log"))
+			return fmt.Errorf("it has ended:\n%s", text)
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
 	text, _ := os.ReadFile(filepath.Join(dir, "log"))
-	return fmt.Errorf("it never answers:\n%s", text)
+	return fmt.Errorf("it doesn't answer within %s:\n%s", dhcpWait, text)
 }
 
-var perfNumber = regexp.MustCompile(`(?m)^(sent packets|drops|avg delay|max delay|Rate|received packets): *([0-9.]+)`)
-
-// readPerf reads perfdhcp's words: a rate, then the same numbers for OFFER and for ACK.
-func readPerf(text string) (l load, err error) {
-	seen := map[string]int{}
-	for _, m := range perfNumber.FindAllStringSubmatch(text, -1) {
-		value, err := strconv.ParseFloat(m[2], 64)
-		if err != nil {
-			return l, fmt.Errorf("perfdhcp says %q", m[0])
-		}
-		seen[m[1]]++
-		first := seen[m[1]] == 1
-		switch m[1] {
-		case "Rate":
-			l.rate = value
-		case "sent packets":
-			if first {
-				l.sent = int(value)
-			}
-		case "received packets":
-			l.acks = int(value)
-		case "drops":
-			l.dropped += int(value)
-		case "avg delay":
-			if first {
-				l.offer = value
-			} else {
-				l.ack = value
-			}
-		case "max delay":
-			if first {
-				l.offer2 = value
-			} else {
-				l.ack2 = value
-			}
-		}
-	}
-	if l.sent == 0 || seen["drops"] != 2 {
-		return l, errors.New("perfdhcp tells no numbers")
-	}
-	return l, nil
-}
-
-func newNamespaces() (*namespaces, error) {
-	n := &namespaces{fmt.Sprintf("slipway-dhcp-s%d", os.Getpid()), fmt.Sprintf("slipway-dhcp-c%d", os.Getpid())}
+func newNamespaces(number int) (*namespaces, error) {
+	n := &namespaces{fmt.Sprintf("slipway-dhcp-s%d-%d", os.Getpid(), number), fmt.Sprintf("slipway-dhcp-c%d-%d", os.Getpid(), number)}
 	for _, words := range []string{
 		"netns add " + n.server, "netns add " + n.client,
 		"-n " + n.server + " link add srv type veth peer name cli netns " + n.client,
@@ -241,10 +305,6 @@ func (n *namespaces) remove() {
 	}
 }
 
-func (n *namespaces) command(space string, words ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", space}, words...)...)
-}
-
 // inServer starts a program in the server's namespace; what it says goes into a file.
 func (n *namespaces) inServer(dir string, words ...string) (*exec.Cmd, error) {
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -252,7 +312,7 @@ func (n *namespaces) inServer(dir string, words ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := n.command(n.server, words...)
+	cmd := exec.Command("ip", append([]string{"netns", "exec", n.server}, words...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "KEA_LOCKFILE_DIR=none", "KEA_PIDFILE_DIR="+dir)
 	return cmd, cmd.Start()
