@@ -74,6 +74,9 @@ func (h *history) keep(mac string, inDocument bool, e exchange) {
 	if len(kept) >= exchangesKept {
 		kept = append(kept[:0], kept[1:]...)
 	}
+	if kept == nil {
+		kept = make([]exchange, 0, 2) // as many as most machines have: they're large
+	}
 	h.byMAC[mac] = append(kept, e)
 }
 

@@ -95,7 +95,9 @@ func TestNeverAcked(t *testing.T) {
 	for i := range 300 {
 		l.send(request(t, "DISCOVER from="+macOf(i)+" giaddr=10.1.0.2"))
 	}
-	free := func() int { return len(s.leases.candidates(netip.MustParseAddr("10.1.0.100"), 100)) }
+	free := func() int {
+		return len(s.leases.candidates(netip.MustParseAddr("10.1.0.100"), netip.Addr{}, 100, func(netip.Addr) bool { return false }))
+	}
 	waitFor(t, func() bool { return free() == 0 })
 	must(t, plug(t, worker1).udhcpc())
 	l.send(request(t, "DISCOVER from="+stranger+" giaddr=10.1.0.2"))

@@ -95,8 +95,9 @@ func (p pools) taken(a netip.Addr, mac string) <-chan error {
 	return l.save(a)
 }
 
-// candidates are up to count addresses that may be given out next in the subnet of an address.
-func (p pools) candidates(in netip.Addr, count int) []netip.Addr {
+// candidates are up to count addresses that may be given out next in the subnet of an address, without those that were looked at. Of
+// addresses that were never given all before from were.
+func (p pools) candidates(in, from netip.Addr, count int, looked func(netip.Addr) bool) []netip.Addr {
 	l := p.of(in)
 	if l == nil {
 		return nil
@@ -109,12 +110,15 @@ func (p pools) candidates(in netip.Addr, count int) []netip.Addr {
 		if len(out) >= count {
 			break
 		}
-		if l.free(a, now) {
+		if !looked(a) && l.free(a, now) {
 			out = append(out, a)
 		}
 	}
-	for a := l.fresh; l.pool.Contains(a) && len(out) < count; a = a.Next() {
-		if l.free(a, now) {
+	if !l.pool.Contains(from) || from.Less(l.fresh) {
+		from = l.fresh
+	}
+	for a := from; l.pool.Contains(a) && len(out) < count; a = a.Next() {
+		if !looked(a) && l.free(a, now) {
 			out = append(out, a)
 		}
 	}

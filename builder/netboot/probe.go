@@ -40,8 +40,8 @@ type prober struct {
 	arp, echo func(netip.Addr) error
 	// taken is told that somebody uses an address; mac is empty where it isn't known.
 	taken func(a netip.Addr, mac string)
-	// next are the addresses of the pool that may be offered soon.
-	next func(in netip.Addr, count int) []netip.Addr
+	// next are the addresses of the pool that may be offered soon (pools.candidates).
+	next func(in, from netip.Addr, count int, looked func(netip.Addr) bool) []netip.Addr
 	// after calls a function later.
 	after func(time.Duration, func())
 
@@ -50,9 +50,10 @@ type prober struct {
 	pending map[netip.Addr]*parked   // addresses whose question is open
 	idle    int                      // of these, those that no client is to get yet
 	waiting int                      // clients that wait for an offer
-	ahead   int
-	used    int       // addresses that were needed in this window
-	window  time.Time // its begin
+	ahead   int                      // as many as there should be that were asked about and that nobody was offered
+	from    netip.Addr               // before it all that were never given were asked about
+	used    int                      // addresses that were needed in this window
+	window  time.Time                // its begin
 	stopped bool
 	running sync.WaitGroup
 }
@@ -104,13 +105,11 @@ func (p *prober) park(w wanted, then func()) bool {
 		delete(p.asked, w.address) // after that: it isn't asked about anew
 		return false
 	}
-	p.ahead = min(p.ahead+probeStep, probeMost)
+	p.ahead, p.from = min(p.ahead+probeStep, probeMost), netip.Addr{}
 	p.ask(send, []netip.Addr{w.address})
 	p.idle--
 	wait := p.wait(p.pending[w.address], w, then)
-	if w.direct {
-		p.ask(send, p.next(w.address, min(p.ahead, probeBatch)))
-	}
+	p.foresee(w, send)
 	return wait
 }
 
@@ -144,6 +143,7 @@ func (p *prober) count(now time.Time) {
 		for a, at := range p.asked {
 			if now.Sub(at) >= probeLasts {
 				delete(p.asked, a)
+				p.from = netip.Addr{}
 			}
 		}
 	}
@@ -152,30 +152,30 @@ func (p *prober) count(now time.Time) {
 
 // foresee asks about more addresses when there are too few that were asked about. The lock is held.
 func (p *prober) foresee(w wanted, send func(netip.Addr) error) {
-	if missing := p.ahead - len(p.asked) - p.idle; w.direct && missing >= min(p.ahead/2, probeBatch/2) {
-		p.ask(send, p.next(w.address, p.ahead))
+	missing := p.ahead - len(p.asked) - p.idle
+	if !w.direct || missing < min(p.ahead/2, probeBatch/2) {
+		return
+	}
+	more := p.next(w.address, p.from, min(missing, probeBatch), func(a netip.Addr) bool {
+		_, asked := p.asked[a]
+		return asked || p.pending[a] != nil
+	})
+	if len(more) > 0 {
+		p.from = more[len(more)-1]
+		p.ask(send, more)
 	}
 }
 
-// ask asks about the first of some addresses that weren't asked about lately. The lock is held.
+// ask asks about addresses. The lock is held.
 func (p *prober) ask(send func(netip.Addr) error, addresses []netip.Addr) {
-	var begun []netip.Addr
 	for _, a := range addresses {
-		if _, asked := p.asked[a]; asked || p.pending[a] != nil {
-			continue
-		}
 		if err := send(a); err != nil {
 			p.log.Debug("dhcp: cannot ask whether an address is in use", "address", a, "error", err)
 		}
 		p.pending[a] = &parked{}
 		p.idle++
-		if begun = append(begun, a); len(begun) == probeBatch {
-			break
-		}
 	}
-	if len(begun) > 0 {
-		p.after(probeWait, func() { p.silent(begun) })
-	}
+	p.after(probeWait, func() { p.silent(addresses) })
 }
 
 // silent goes on with addresses that nobody has answered for.

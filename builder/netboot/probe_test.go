@@ -104,7 +104,7 @@ func TestProbesAhead(t *testing.T) {
 	discover := func(address, mac string) wanted { return wanted{address: a(address), mac: mac, direct: true} }
 	ran := 0
 	then := func() { ran++ }
-	if !p.park(discover("10.1.0.100", "m"), then) || len(asked) != probeFewest+probeStep {
+	if !p.park(discover("10.1.0.100", "m"), then) || len(asked) != 1+probeFewest+probeStep {
 		t.Errorf("%d addresses are asked about", len(asked))
 	}
 	if w := discover("10.1.0.100", "m"); !p.park(wanted{w.address, w.mac, true, true, false}, then) || asked[a("10.1.0.100")] != 1 {
@@ -114,7 +114,7 @@ func TestProbesAhead(t *testing.T) {
 	if taken != "10.1.0.101 52:54:00:00:00:77" || ran != 0 {
 		t.Errorf("taken: %q, %d ran", taken, ran)
 	}
-	all := l.candidates(a("10.1.0.100"), 1000)
+	all := l.candidates(a("10.1.0.100"), netip.Addr{}, 1000, func(netip.Addr) bool { return false })
 	p.silent(all)
 	if ran != 1 {
 		t.Errorf("%d ran", ran)
