@@ -19,6 +19,10 @@ import (
 const (
 	maxWaiting = 4096 // commits that are begun and not yet written
 	maxGroup   = 1024 // commits that are written with one sync
+	// After a group of manyInGroup the next one has gatherTime to become larger: syncs without a pause take processor time from those who
+	// bring the commits. A commit that comes alone waits for nothing.
+	manyInGroup = 8
+	gatherTime  = 2 * time.Millisecond
 )
 
 // lockLimit bounds the wait for a file that another program has open.
@@ -202,12 +206,17 @@ func (b *Bolt) Close() error {
 // run writes commits, all that wait together.
 func (b *Bolt) run() {
 	defer close(b.ended)
+	last := 0
 	for first := range b.queue {
+		if last >= manyInGroup && len(b.queue) < maxGroup {
+			time.Sleep(gatherTime)
+		}
 		group := []*commit{first}
 		for len(group) < maxGroup && len(b.queue) > 0 {
 			group = append(group, <-b.queue)
 		}
 		b.write(group)
+		last = len(group)
 	}
 }
 

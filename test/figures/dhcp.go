@@ -82,7 +82,7 @@ func dhcp(work, images string) ([]row, error) {
 			return rows, err
 		}
 		for _, l := range loads {
-			rows = append(rows, row{fmt.Sprintf("DHCP, %d exchanges/s asked of %s: OFFER and ACK mean / 99th percentile%s", l.asked, s.name, busy()), l.String(), perfCommand(l.asked)})
+			rows = append(rows, row{fmt.Sprintf("DHCP, %d exchanges/s asked of %s: OFFER and ACK mean / median / 99th percentile%s", l.asked, s.name, busy()), l.String(), perfCommand(l.asked)})
 			at[fmt.Sprintf("%s %d", s.program, l.asked)] = l
 		}
 		rows = append(rows, row{fmt.Sprintf("DHCP, the most of %s with at most 1 %% lost%s", s.name, busy()), top.String(), perfCommand(top.asked)})
@@ -218,7 +218,7 @@ func (n *namespaces) measure(s dhcpServer, dir string, rate int) (l load, err er
 	}
 	l, err = readPerf(said)
 	if err != nil {
-		return l, fmt.Errorf("%w:\n%s", err, said)
+		return l, fmt.Errorf("%w:\n%.2000s", err, said)
 	}
 	l.asked, l.cpu = rate, (after-before)/time.Duration(max(1, l.acks))
 	return l, nil

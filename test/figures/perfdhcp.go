@@ -36,9 +36,10 @@ func (l load) String() string {
 	return fmt.Sprintf("%.0f/s, %d of %d lost, OFFER %s, ACK %s, %d µs of a processor each", l.rate(), l.lost(), l.sent, delays(l.offers), delays(l.takes), l.cpu.Microseconds())
 }
 
-// delays says the mean and the 99th percentile.
+// delays says the mean, the median and the 99th percentile.
 func delays(all []time.Duration) string {
-	return fmt.Sprintf("%.1f / %.1f ms", mean(all).Seconds()*1000, percentile(all, 99).Seconds()*1000)
+	ms := func(d time.Duration) float64 { return d.Seconds() * 1000 }
+	return fmt.Sprintf("%.1f / %.1f / %.1f ms", ms(mean(all)), ms(percentile(all, 50)), ms(percentile(all, 99)))
 }
 
 func mean(all []time.Duration) (sum time.Duration) {
@@ -59,7 +60,7 @@ func percentile(ascending []time.Duration, of int) time.Duration {
 var (
 	perfSection = regexp.MustCompile(`^\*\*\*(Statistics for|Timestamps for packets): (DISCOVER-OFFER|REQUEST-ACK)\*\*\*`)
 	perfCount   = regexp.MustCompile(`^(sent|received) packets: (\d+)`)
-	perfTimes   = regexp.MustCompile(`^sent / received: (\d+\.\d+) / (\d+\.\d+)`)
+	perfTimes   = regexp.MustCompile(`^sent / received: (\d+(?:\.\d+)?) / (\d+(?:\.\d+)?)$`) // a whole second has no point
 )
 
 // readPerf reads what perfdhcp says with -x t: numbers for DISCOVER and for REQUEST, then when each message that was answered was sent
@@ -84,7 +85,7 @@ func readPerf(text string) (l load, err error) {
 			}
 			continue
 		}
-		m := perfTimes.FindStringSubmatch(line)
+		m := perfTimes.FindStringSubmatch(strings.TrimSpace(line))
 		if m == nil {
 			continue
 		}
@@ -104,7 +105,7 @@ func readPerf(text string) (l load, err error) {
 		last = max(last, received)
 		l.takes = append(l.takes, time.Duration((received-sent)*1e9))
 	}
-	if l.sent == 0 || l.acks > len(l.takes) {
+	if l.sent == 0 || len(l.takes) < l.acks*99/100 { // some that came after others were given up it has collected
 		return l, errors.New("perfdhcp tells no numbers")
 	}
 	l.seconds = last - first
