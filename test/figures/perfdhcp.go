@@ -18,6 +18,7 @@ type load struct {
 	acks          int // ACK: exchanges that were finished
 	seconds       float64
 	offers, takes []time.Duration // how long each OFFER, and each ACK, took; ascending
+	deaf          int             // answers that perfdhcp's own socket had no room for: lost, and not by the server
 	cpu           time.Duration   // processor time of the server, for each exchange that was finished
 }
 
@@ -33,7 +34,11 @@ func (l load) holds() bool {
 }
 
 func (l load) String() string {
-	return fmt.Sprintf("%.0f/s, %d of %d lost, OFFER %s, ACK %s, %d µs of a processor each", l.rate(), l.lost(), l.sent, delays(l.offers), delays(l.takes), l.cpu.Microseconds())
+	deaf := ""
+	if l.deaf > 0 {
+		deaf = fmt.Sprintf(" (%d answers in perfdhcp's own socket)", l.deaf)
+	}
+	return fmt.Sprintf("%.0f/s, %d of %d lost%s, OFFER %s, ACK %s, %d µs of a processor each", l.rate(), l.lost(), l.sent, deaf, delays(l.offers), delays(l.takes), l.cpu.Microseconds())
 }
 
 // delays says the mean, the median and the 99th percentile.
@@ -55,6 +60,25 @@ func percentile(ascending []time.Duration, of int) time.Duration {
 		return 0
 	}
 	return ascending[max(0, (len(ascending)*of+99)/100-1)]
+}
+
+// roomless reads, from /proc/net/snmp (a line of names, then one of numbers), how many UDP packets there was no room for in a socket.
+func roomless(text string) (int, error) {
+	var names []string
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "Udp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		if i := slices.Index(names, "RcvbufErrors"); i > 0 && i < len(fields) {
+			return strconv.Atoi(fields[i])
+		}
+	}
+	return 0, errors.New("/proc/net/snmp has no Udp RcvbufErrors")
 }
 
 var (

@@ -48,3 +48,15 @@ func TestReadPerf(t *testing.T) {
 		}
 	}
 }
+
+func TestRoomless(t *testing.T) {
+	const table = "Ip: Forwarding RcvbufErrors\nIp: 1 2\nUdp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors\nUdp: 116133 3 1460 124368 1461\nUdpLite: InDatagrams RcvbufErrors\nUdpLite: 0 7\n"
+	if n, err := roomless(table); err != nil || n != 1461 {
+		t.Errorf("%d, %v", n, err)
+	}
+	for _, wrong := range []string{"", strings.ReplaceAll(table, "RcvbufErrors", "Others"), strings.Split(table, "Udp: 116133")[0]} {
+		if n, err := roomless(wrong); err == nil {
+			t.Errorf("%d of %q", n, wrong)
+		}
+	}
+}
