@@ -114,7 +114,7 @@ func (s *dhcp) take(m ipv4.Message) {
 
 // Acknowledgements of leases that were written together leave a few at a time: a relay's socket has room for some 150 (rmem_default).
 const (
-	fewAcks  = 32
+	fewAcks  = 16
 	acksRest = time.Millisecond
 )
 
