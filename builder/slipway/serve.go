@@ -180,7 +180,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		debug.SetGCPercent(50)
 		// Memory that is only reckoned with, never used: half of it is what must be thrown away before it is collected, however little
 		// the server has. Without it a burst of DHCP requests has garbage collected several times a second.
-		reckoned := make([]byte, 32<<20)
+		reckoned := make([]byte, 16<<20)
 		defer runtime.KeepAlive(reckoned)
 	}
 	running, ctx := errgroup.WithContext(c.Context())
