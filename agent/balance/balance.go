@@ -126,6 +126,7 @@ func pause(ctx context.Context, err error) bool {
 // pass connects a client with a server, and returns when that connection has ended.
 func (b *Balancer) pass(ctx context.Context, client *net.TCPConn) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive()}
+	var g greeting
 	for _, choice := range order(b.loads(), rand.IntN(len(b.servers))) {
 		s := b.servers[choice.server]
 		conn, err := dialer.DialContext(ctx, "tcp", s.address)
@@ -138,11 +139,13 @@ func (b *Balancer) pass(ctx context.Context, client *net.TCPConn) {
 			conn.Close()
 			continue
 		}
-		if ctx.Err() == nil {
-			p.run()
+		served := ctx.Err() != nil || p.run(&g)
+		s.remove(p)
+		if !served {
+			s.suspect()
+			continue
 		}
 		p.close()
-		s.remove(p)
 		return
 	}
 	abort(client)

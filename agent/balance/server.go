@@ -223,6 +223,6 @@ func (s *server) closeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p := range s.pairs {
-		p.abort()
+		p.eject()
 	}
 }
