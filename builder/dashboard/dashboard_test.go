@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"github.com/slipway-os/slipway/builder/internal/fixture"
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -93,7 +94,7 @@ func browser(t *testing.T, width, height int64) context.Context {
 	if err != nil {
 		t.Skip("chromium is missing: make deps installs it")
 	}
-	flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
+	flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.UserDataDir(fixture.Folder(t)),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
 	running, end := chromedp.NewExecAllocator(t.Context(), flags...)
 	t.Cleanup(end)

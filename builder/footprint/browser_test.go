@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/slipway-os/slipway/builder/internal/fixture"
 )
 
 // outside are labels that don't lie in their areas, as the browser draws them: its fonts, not our widths.
@@ -49,7 +51,7 @@ func TestLabelsFit(t *testing.T) {
 	if err := os.WriteFile(file, picture.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
+	flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.UserDataDir(fixture.Folder(t)))
 	running, end := chromedp.NewExecAllocator(t.Context(), flags...)
 	defer end()
 	page, leave := chromedp.NewContext(running)
