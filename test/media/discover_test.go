@@ -66,7 +66,7 @@ func TestMachineIsDiscoveredAndAdopted(t *testing.T) {
 	m.await("slipway: installing (disk /dev/vd") // which letter the kernel gives it is chance
 	m.await("(3.2 GB) SMALL")
 	r.await("node=worker-2 event=installed")
-	r.await("boots from its disk")
+	m.await(lineMounted) // from its disk: the firmware asks it first, or is told to
 	m.never("BOOT FAILED")
 	m.off()
 	if partition(t, small, bootspec.LabelESP).Size == 0 {
