@@ -54,6 +54,13 @@ func (d *Decision) answerProxy(request *dhcpv4.DHCPv4, policy Policy, kind dhcpv
 	}
 	reply := newReply(request, d.Server, kind)
 	if kind == dhcpv4.MessageTypeAck {
+		// The answer goes there.
+		if own := address(request.ClientIPAddr); own.IsValid() {
+			if _, ours := policy.Site.subnet(own); !ours {
+				d.Reason = fmt.Sprintf("its address %s is in no subnet of this server's", own)
+				return
+			}
+		}
 		reply.ClientIPAddr = request.ClientIPAddr
 	}
 	boot := d.bootFile(request, reply, policy)
