@@ -69,6 +69,24 @@ func (h *handler) refuseConfig(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "this boot server gives configurations out over TLS only, and this image is of a version that can't: bake it anew", http.StatusUpgradeRequired)
 }
 
+// claimant is the node that a machine says to be, asked for at the node's address, and the key that it has made. A request of somebody else, or
+// one too many of its kind, was answered already; stranger is what the log says of one.
+func (h *handler) claimant(w http.ResponseWriter, r *http.Request, mac, kind, stranger string) (m Machine, key string, ok bool) {
+	if key = claimantKey(r); key == "" {
+		http.Error(w, "a claim needs a certificate of a key that the claimant has made", http.StatusUnauthorized)
+		return m, key, false
+	}
+	if m, ok = h.sender(r, mac); !ok {
+		h.log.Warn(stranger, "from", r.RemoteAddr, "mac", oneLine(bounded(mac)))
+		http.Error(w, "no configuration for this machine at this address", http.StatusForbidden)
+		return m, key, false
+	}
+	if ok = h.reports.allow(kind + " of " + m.Name); !ok {
+		http.Error(w, "too many claims", http.StatusTooManyRequests)
+	}
+	return m, key, ok
+}
+
 // serveClaim answers a claim with the node's configuration, once the claim is on disk. The configuration goes to this one answer and
 // nowhere else.
 func (h *handler) serveClaim(w http.ResponseWriter, r *http.Request) {
@@ -77,19 +95,8 @@ func (h *handler) serveClaim(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, oneLine(err.Error()), http.StatusBadRequest)
 		return
 	}
-	key := claimantKey(r)
-	if key == "" {
-		http.Error(w, "a claim needs a certificate of a key that the claimant has made", http.StatusUnauthorized)
-		return
-	}
-	m, ok := h.sender(r, claim.MAC)
+	m, key, ok := h.claimant(w, r, claim.MAC, "claim", "configuration refused")
 	if !ok {
-		h.log.Warn("configuration refused", "from", r.RemoteAddr, "mac", oneLine(bounded(claim.MAC)))
-		http.Error(w, "no configuration for this machine at this address", http.StatusForbidden)
-		return
-	}
-	if !h.reports.allow("claim of " + m.Name) {
-		http.Error(w, "too many claims", http.StatusTooManyRequests)
 		return
 	}
 	refuse := func(reason, told string) {

@@ -63,19 +63,8 @@ func (h *handler) serveTPM(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, oneLine(err.Error()), http.StatusBadRequest)
 		return
 	}
-	key := claimantKey(r)
-	if key == "" {
-		http.Error(w, "a claim needs a certificate of a key that the claimant has made", http.StatusUnauthorized)
-		return
-	}
-	m, ok := h.sender(r, request.MAC)
+	m, key, ok := h.claimant(w, r, request.MAC, "TPM", "a TPM is shown by nobody")
 	if !ok {
-		h.log.Warn("a TPM is shown by nobody", "from", r.RemoteAddr, "mac", oneLine(bounded(request.MAC)))
-		http.Error(w, "no configuration for this machine at this address", http.StatusForbidden)
-		return
-	}
-	if !h.reports.allow("TPM of " + m.Name) {
-		http.Error(w, "too many claims", http.StatusTooManyRequests)
 		return
 	}
 	if h.claims.tpm == TPMIgnore {
