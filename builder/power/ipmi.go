@@ -64,14 +64,22 @@ func (c *ipmi) run(ctx context.Context, arguments ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-func (c *ipmi) State(ctx context.Context) (State, error) {
+func (c *ipmi) On(ctx context.Context) (bool, error) {
 	out, err := c.run(ctx, "chassis", "power", "status")
 	if err != nil {
-		return State{}, err
+		return false, err
 	}
 	on, known := map[string]bool{"Chassis Power is on": true, "Chassis Power is off": false}[out]
 	if !known {
-		return State{}, fmt.Errorf("the controller says of its machine's power: %.100q", out)
+		return false, fmt.Errorf("the controller says of its machine's power: %.100q", out)
+	}
+	return on, nil
+}
+
+func (c *ipmi) State(ctx context.Context) (State, error) {
+	on, err := c.On(ctx)
+	if err != nil {
+		return State{}, err
 	}
 	s := State{On: on}
 	if next, err := c.run(ctx, "chassis", "bootparam", "get", "5"); err == nil {
@@ -96,15 +104,15 @@ func nextSource(text string) Source {
 }
 
 func (c *ipmi) Power(ctx context.Context, a Action) error {
-	s, err := c.State(ctx)
+	on, err := c.On(ctx)
 	if err != nil {
 		return err
 	}
 	var word string
 	switch {
-	case a == On && s.On, (a == Off || a == ForceOff) && !s.On:
+	case a == On && on, (a == Off || a == ForceOff) && !on:
 		return nil
-	case a == On, a == Cycle && !s.On:
+	case a == On, a == Cycle && !on:
 		word = "on"
 	case a == Off:
 		word = "soft"

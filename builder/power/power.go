@@ -59,6 +59,8 @@ type State struct {
 // Controller is a machine's controller. Its methods take one at a time.
 type Controller interface {
 	State(ctx context.Context) (State, error)
+	// On is of State what is waited for, with less to ask a slow controller.
+	On(ctx context.Context) (bool, error)
 	// Power asks for an action. What is asked of a machine that is so already succeeds.
 	Power(ctx context.Context, a Action) error
 	// BootNext has the next boot, and only that, come from there.
@@ -90,14 +92,14 @@ func Open(ctx context.Context, m Machine) (Controller, error) {
 func Await(ctx context.Context, c Controller, on bool) error {
 	words := map[bool]string{true: "on", false: "off"}
 	for {
-		s, err := c.State(ctx)
-		if err == nil && s.On == on {
+		is, err := c.On(ctx)
+		if err == nil && is == on {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			if err == nil {
-				err = fmt.Errorf("it is still %s", words[s.On])
+				err = fmt.Errorf("it is still %s", words[is])
 			}
 			return fmt.Errorf("the machine is not %s: %w", words[on], err)
 		case <-time.After(pollInterval):

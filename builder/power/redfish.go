@@ -125,6 +125,11 @@ func (r *redfish) system() (*schemas.ComputerSystem, error) {
 	return nil, fmt.Errorf("the controller has %d machines, %q: write which one is meant as system", len(ids), ids)
 }
 
+func (r *redfish) On(context.Context) (bool, error) {
+	s, err := r.system()
+	return err == nil && s.PowerState == schemas.OnPowerState, err
+}
+
 func (r *redfish) State(context.Context) (State, error) {
 	s, err := r.system()
 	if err != nil {
@@ -234,12 +239,17 @@ func (r *redfish) cd(s *schemas.ComputerSystem) (*schemas.VirtualMedia, error) {
 	return nil, fmt.Errorf("%w: it has no virtual CD", ErrUnsupported)
 }
 
-func (r *redfish) Insert(ctx context.Context, image string) error {
+// drive is cd, for when nothing else is asked of the machine.
+func (r *redfish) drive() (*schemas.VirtualMedia, error) {
 	s, err := r.system()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	cd, err := r.cd(s)
+	return r.cd(s)
+}
+
+func (r *redfish) Insert(ctx context.Context, image string) error {
+	cd, err := r.drive()
 	if err != nil {
 		return err
 	}
@@ -259,11 +269,7 @@ func (r *redfish) Insert(ctx context.Context, image string) error {
 }
 
 func (r *redfish) Eject(context.Context) error {
-	s, err := r.system()
-	if err != nil {
-		return err
-	}
-	cd, err := r.cd(s)
+	cd, err := r.drive()
 	if err != nil {
 		return err
 	}
