@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -25,8 +24,9 @@ import (
 type site struct {
 	*rack
 	program  string
-	document string
-	all      []*machine // also those that the document doesn't have
+	document string     // its file
+	full     string     // what it would say of all nodes
+	all      []*machine // also those that it doesn't have
 }
 
 // newSite is the reference cluster with five control planes and one worker, none of which has power yet.
@@ -45,26 +45,15 @@ func newSite(t *testing.T) *site {
 	}
 	s.without = nil
 	s.addMachines(t, cluster.RoleWorker)
-	s.all = s.machines
+	s.all, s.full = s.machines, text
 	s.document = filepath.Join(s.folder, "site.yaml")
-	write(t, s.document, []byte(text), 0o644)
 	return s
 }
 
 // has makes the document have these nodes alone.
 func (s *site) has(t *testing.T, names ...string) {
 	t.Helper()
-	text, err := os.ReadFile(s.document)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(s.document + ".all"); err != nil {
-		write(t, s.document+".all", text, 0o644)
-	}
-	if text, err = os.ReadFile(s.document + ".all"); err != nil {
-		t.Fatal(err)
-	}
-	head, list, _ := strings.Cut(string(text), "nodes:\n")
+	head, list, _ := strings.Cut(s.full, "nodes:\n")
 	var kept strings.Builder
 	for _, one := range strings.Split("\n"+list, "\n  - name: ")[1:] {
 		if name, _, _ := strings.Cut(one, "\n"); slices.Contains(names, name) {
@@ -73,6 +62,7 @@ func (s *site) has(t *testing.T, names ...string) {
 	}
 	document := head + "nodes:\n" + kept.String()
 	write(t, s.document, []byte(document), 0o644)
+	var err error
 	if s.cluster, err = cluster.Parse("site.yaml", []byte(document)); err != nil {
 		t.Fatal(err)
 	}
