@@ -108,17 +108,22 @@ func (b *boot) claim(ctx context.Context, claim bootspec.Claim) (again bool, err
 	if err != nil {
 		return false, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.secure.URL+bootspec.RouteClaim, bytes.NewReader(body))
-	if err != nil {
-		return false, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	config, header, again, err := doOnce(b.claimant, request, maxConfig, time.Minute)
+	config, header, again, err := b.tell(ctx, bootspec.RouteClaim, body, maxConfig)
 	if err != nil {
 		return again, err
 	}
 	b.config, b.again = config, header.Get(bootspec.HeaderInstall) == bootspec.InstallAgain
 	return false, nil
+}
+
+// tell tells the boot server something over TLS, as JSON, for an answer of at most limit bytes; again says if another try may help.
+func (b *boot) tell(ctx context.Context, route string, body []byte, limit int64) (data []byte, header http.Header, again bool, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.secure.URL+route, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, false, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	return doOnce(b.claimant, request, limit, time.Minute)
 }
 
 // getOnce asks the boot server for at most limit bytes; again says if another try may help.

@@ -1,12 +1,10 @@
 package initramfs
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/slipway-os/slipway/agent/hardware"
@@ -98,12 +96,7 @@ func (b *boot) tellHardware(ctx context.Context, h bootspec.Hardware) (answer bo
 	if err != nil {
 		return answer, false, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.secure.URL+bootspec.RouteHardware, bytes.NewReader(body))
-	if err != nil {
-		return answer, false, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	data, _, again, err := doOnce(b.claimant, request, maxDiscovered, time.Minute)
+	data, _, again, err := b.tell(ctx, bootspec.RouteHardware, body, maxDiscovered)
 	if err != nil {
 		return answer, again, err
 	}

@@ -102,12 +102,7 @@ func (b *boot) challenge(ctx context.Context) (c bootspec.TPMChallenge, again bo
 	if err != nil {
 		return c, false, err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, b.secure.URL+bootspec.RouteTPM, bytes.NewReader(body))
-	if err != nil {
-		return c, false, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	data, _, again, err := doOnce(b.claimant, request, bootspec.MaxTPM, time.Minute)
+	data, _, again, err := b.tell(ctx, bootspec.RouteTPM, body, bootspec.MaxTPM)
 	if err != nil {
 		return c, again, err
 	}

@@ -128,6 +128,9 @@ func (s *Server) now(which func(*live) http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { which(s.live.Load()).ServeHTTP(w, r) })
 }
 
+// site is the one that is served now.
+func (s *Server) site() *Site { return s.live.Load().site }
+
 // current is the answering side with the site that is served now.
 func (s *dhcp) current() *dhcp {
 	if s.site == nil {

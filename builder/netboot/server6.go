@@ -2,8 +2,6 @@ package netboot
 
 import (
 	"context"
-	"crypto/tls"
-	"net/http"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,7 +20,7 @@ func (s *Server) base6() string {
 	return baseURL(six.Server, s.config.HTTPPort)
 }
 
-// serve6 serves over IPv6 what is served over IPv4: DHCP, TFTP, HTTP and HTTPS.
+// serve6 serves over IPv6 what has sockets of its own there: DHCP and TFTP.
 func (s *Server) serve6(ctx context.Context, group *errgroup.Group) {
 	site, six, log := s.config.Site, s.sockets.six, s.config.Log
 	if six == nil {
@@ -34,20 +32,11 @@ func (s *Server) serve6(ctx context.Context, group *errgroup.Group) {
 	link := six.link
 	d := &dhcp6{
 		policy: Policy6{Site: site, DUID: s.duid, HTTPBase: s.base6(), Image: s.image, BootFrom: s.states.bootFrom},
-		states: s.states, past: s.past, log: log, conn: six.dhcp, site: func() *Site { return s.live.Load().site },
+		states: s.states, past: s.past, log: log, conn: six.dhcp, site: s.site,
 	}
 	t := tftp.New(tftp.Config{Open: s.openTFTP, Done: s.tftpDone, Log: log, MaxBlockSize: link.MTU - tftpHeaders6, SinglePort: s.config.TFTPSinglePort})
 	group.Go(func() error { return d.serve(ctx) })
 	group.Go(func() error { return t.Serve(ctx, six.tftp, six.transfer) })
-	group.Go(func() error {
-		return serveHTTP(ctx, newCrowd(six.http, log), s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
-	})
-	if six.secure != nil {
-		listener := tls.NewListener(newCrowd(six.secure, log), s.config.Secure.tlsConfig())
-		group.Go(func() error {
-			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
-		})
-	}
 	if site.IPv6.Advertise {
 		group.Go(func() error { advertise(ctx, link, site.IPv6, log); return nil })
 	}

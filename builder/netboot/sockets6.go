@@ -22,15 +22,14 @@ const (
 // multicast6 are the groups that a DHCPv6 server hears: all servers and relays on the link, all servers of the site (RFC 8415 section 7.1).
 var multicast6 = [...]net.IP{net.ParseIP("ff02::1:2"), net.ParseIP("ff05::1:3")}
 
-// sockets6 are the server's for IPv6, bound to the interface of the first subnet.
+// sockets6 are the server's for UDP over IPv6, bound to the interface that has its address.
 type sockets6 struct {
-	link         *net.Interface
-	server       netip.Addr
-	dhcp, tftp   *net.UDPConn
-	http, secure net.Listener // secure is nil: no TLS
+	link       *net.Interface
+	server     netip.Addr
+	dhcp, tftp *net.UDPConn
 }
 
-// bind6 binds the sockets for IPv6, or says why not and what to do. What it has bound close closes.
+// bind6 binds the sockets for IPv6, or says why not and what to do. What it has bound close closes. Those for TCP are like the others.
 func (s *sockets) bind6(six *IPv6, httpPort, securePort int) (err error) {
 	server := six.Server
 	var link *net.Interface
@@ -59,15 +58,19 @@ func (s *sockets) bind6(six *IPv6, httpPort, securePort int) (err error) {
 	if s.six.tftp, err = listenUDP6(link.Name, netip.AddrPortFrom(server, portTFTP)); err != nil {
 		return explain("TFTP", "udp", portTFTP, err)
 	}
-	if s.six.http, err = listenTCP6(server, httpPort); err != nil {
+	plain, err := listenTCP6(server, httpPort)
+	if err != nil {
 		return explain("HTTP", "tcp", httpPort, err)
 	}
+	s.http = append(s.http, plain)
 	if securePort == 0 {
 		return nil
 	}
-	if s.six.secure, err = listenTCP6(server, securePort); err != nil {
+	secure, err := listenTCP6(server, securePort)
+	if err != nil {
 		return explain("HTTPS", "tcp", securePort, err)
 	}
+	s.secure = append(s.secure, secure)
 	return nil
 }
 
@@ -83,11 +86,6 @@ func (s *sockets6) close() {
 	for _, c := range []*net.UDPConn{s.dhcp, s.tftp} {
 		if c != nil {
 			c.Close()
-		}
-	}
-	for _, l := range []net.Listener{s.http, s.secure} {
-		if l != nil {
-			l.Close()
 		}
 	}
 }

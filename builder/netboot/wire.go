@@ -180,11 +180,11 @@ func (s *Server) serveSockets(ctx context.Context, w *wire) error {
 		policy: Policy{
 			Site: site, At: w.servers, On: w.link.Name, HTTPPort: s.config.HTTPPort, MTU: w.link.MTU, Lease: s.leases.propose, BootFrom: s.states.bootFrom,
 			Others: s.sisters.alive, Away: s.sisters.away,
-			Image:      func(role, arch string) string { return s.live.Load().artifacts.uki[imageKey{role, arch}] },
+			Image:      s.image,
 			BIOSLoader: func(role string) string { return s.live.Load().artifacts.bios[role] },
 		},
 		states: s.states, leases: s.leases, past: s.past, rivals: s.rivals, ours: s.sisters, log: log, now: s.config.Now, link: w.link, conn: w.dhcp, turn: &s.turn,
-		site: func() *Site { return s.live.Load().site },
+		site: s.site,
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.gone(ctx) })

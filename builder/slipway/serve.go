@@ -114,6 +114,19 @@ func readMakers(c *cobra.Command, dir string, d *clusterDocument) (*tpm.Authorit
 	return tpm.ReadAuthorities(dir)
 }
 
+// tuneCollector has garbage collected as suits a boot server, until the program ends with what it returns, unless GOGC says otherwise.
+func tuneCollector() (end func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
+	}
+	// Half of what Go takes by itself: a rack that boots at once makes much that lasts for a moment only.
+	debug.SetGCPercent(50)
+	// Memory that is only reckoned with, never used: half of it is what must be thrown away before it is collected, however little
+	// the server has. Without it a burst of DHCP requests has garbage collected several times a second.
+	reckoned := make([]byte, 16<<20)
+	return func() { runtime.KeepAlive(reckoned) }
+}
+
 func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error {
 	trust, err := flags.trust.read(a, c)
 	if err != nil {
@@ -175,14 +188,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		return err
 	}
 	r.depot = snapshots
-	if os.Getenv("GOGC") == "" {
-		// Half of what Go takes by itself: a rack that boots at once makes much that lasts for a moment only.
-		debug.SetGCPercent(50)
-		// Memory that is only reckoned with, never used: half of it is what must be thrown away before it is collected, however little
-		// the server has. Without it a burst of DHCP requests has garbage collected several times a second.
-		reckoned := make([]byte, 16<<20)
-		defer runtime.KeepAlive(reckoned)
-	}
+	defer tuneCollector()()
 	running, ctx := errgroup.WithContext(c.Context())
 	running.Go(func() error { return server.Run(ctx) })
 	if table != nil {
