@@ -25,10 +25,7 @@ func describe(h bootspec.Hardware) *hardware {
 			*list = append(*list, fact{name, value})
 		}
 	}
-	firmware := "BIOS"
-	if h.Firmware.UEFI {
-		firmware = "UEFI"
-	}
+	firmware := h.Firmware.Kind()
 	if h.Firmware.SecureBoot != "" {
 		firmware += ", Secure Boot " + h.Firmware.SecureBoot + ","
 	}

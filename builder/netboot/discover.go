@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -256,12 +257,11 @@ func (h *handler) takeHardware(w http.ResponseWriter, r *http.Request) {
 
 // node is the node with a MAC address.
 func (h *handler) node(mac string) (Machine, bool) {
-	for _, m := range h.site.Machines {
-		if m.MAC.String() == mac {
-			return m, true
-		}
+	hardware, err := net.ParseMAC(mac)
+	if err != nil {
+		return Machine{}, false
 	}
-	return Machine{}, false
+	return h.site.machine(hardware)
 }
 
 // discovered keeps what a machine has told.

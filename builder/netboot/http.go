@@ -218,11 +218,7 @@ func (h *handler) serveNode(w http.ResponseWriter, r *http.Request) {
 
 // sender is the node with the MAC address, if the request comes from its address.
 func (h *handler) sender(r *http.Request, mac string) (Machine, bool) {
-	hardware, err := net.ParseMAC(strings.TrimSpace(mac))
-	if err != nil {
-		return Machine{}, false
-	}
-	m, ok := h.site.machine(hardware)
+	m, ok := h.node(strings.TrimSpace(mac))
 	return m, ok && h.states.at(m, remote(r))
 }
 

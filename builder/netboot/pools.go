@@ -66,16 +66,7 @@ func (p pools) release(mac string, a netip.Addr) <-chan error {
 }
 
 // holds says whether a machine has an address, or was offered it.
-func (p pools) holds(mac string, a netip.Addr) bool {
-	l := p.of(a)
-	if l == nil {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lease, held := l.held[a]
-	return held && lease.MAC == mac && !lease.Until.Before(l.now())
-}
+func (p pools) holds(mac string, a netip.Addr) bool { return mac != "" && p.holder(a) == mac }
 
 // taken keeps an address from all others than the one that was found to use it; mac is empty where that isn't known.
 func (p pools) taken(a netip.Addr, mac string) <-chan error {

@@ -93,7 +93,7 @@ func writeMachine(w io.Writer, c *cluster.Cluster, m netboot.Discovered) error {
 	line("serial number", "%s", h.System.Serial)
 	line("UUID", "%s", h.System.UUID)
 	line("board", "%s", h.System.Board)
-	line("firmware", "%s %s %s %s%s", firmwareKind(h.Firmware), h.Firmware.Vendor, h.Firmware.Version, h.Firmware.Date, secureBoot(h.Firmware))
+	line("firmware", "%s %s %s %s%s", h.Firmware.Kind(), h.Firmware.Vendor, h.Firmware.Version, h.Firmware.Date, secureBoot(h.Firmware))
 	line("TPM", "%s", h.TPM)
 	line("processors", "%d x %s, %d cores, %d threads", h.CPU.Sockets, h.CPU.Model, h.CPU.Cores, h.CPU.Threads)
 	line("flags", "%s", strings.Join(h.CPU.Flags, " "))
@@ -103,13 +103,6 @@ func writeMachine(w io.Writer, c *cluster.Cluster, m netboot.Discovered) error {
 		return err
 	}
 	return writeParts(w, h)
-}
-
-func firmwareKind(f bootspec.Firmware) string {
-	if f.UEFI {
-		return "UEFI"
-	}
-	return "BIOS"
 }
 
 func secureBoot(f bootspec.Firmware) string {

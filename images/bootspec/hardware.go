@@ -230,11 +230,15 @@ func (h Hardware) Summary() string {
 	if len(sizes) > 0 {
 		disks += " (" + strings.Join(sizes, ", ") + ")"
 	}
-	firmware := "BIOS"
-	if h.Firmware.UEFI {
-		firmware = "UEFI"
+	return strings.Join(append(words, disks, count(len(h.NICs), "NIC"), h.Firmware.Kind()), ", ")
+}
+
+// Kind is UEFI or BIOS.
+func (f Firmware) Kind() string {
+	if f.UEFI {
+		return "UEFI"
 	}
-	return strings.Join(append(words, disks, count(len(h.NICs), "NIC"), firmware), ", ")
+	return "BIOS"
 }
 
 func count(n int, what string) string {
