@@ -20,7 +20,7 @@ import (
 	"github.com/slipway-os/slipway/images/bootspec"
 )
 
-// fetchRoot gets the root image into memory and checks it.
+// fetchRoot gets the root image into memory, over TLS, and checks it.
 func (b *boot) fetchRoot(ctx context.Context) error {
 	// A memory file has no path: nothing can change it once it is sealed, and nothing has to be unmounted at the end.
 	fd, err := unix.MemfdCreate("slipway-root", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -29,8 +29,8 @@ func (b *boot) fetchRoot(ctx context.Context) error {
 	}
 	b.image = os.NewFile(uintptr(fd), "root image")
 	f := fetch{
-		Client: b.client, Next: b.servers.Next, Log: b.log, Size: b.root.Size, SHA256: b.root.Digest,
-		URL: b.lease.Server + bootspec.RouteArtifacts + b.root.Image + bootspec.ExtRoot,
+		Client: b.claimant, Next: b.servers.Next, Log: b.log, Size: b.root.Size, SHA256: b.root.Digest,
+		URL: b.secure.URL + bootspec.RouteArtifacts + b.root.Image + bootspec.ExtRoot,
 	}
 	if err := f.into(ctx, b.image); err != nil {
 		return err
@@ -188,6 +188,8 @@ func (t *transfer) accept(resp *http.Response) error {
 	case http.StatusRequestedRangeNotSatisfiable:
 		t.etag = ""
 		return fmt.Errorf("HTTP status %s", resp.Status)
+	case http.StatusNotFound:
+		return fmt.Errorf("HTTP status %s: the boot server has another version of this image, or is older and gives images out without TLS (restart slipway serve: the slipway that baked the image)", resp.Status)
 	default:
 		return fmt.Errorf("HTTP status %s", resp.Status)
 	}

@@ -5,16 +5,11 @@ import (
 	"encoding/hex"
 	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
-	"path"
 	"strings"
 	"testing"
 
 	"github.com/slipway-os/slipway/agent/drives"
 	"github.com/slipway-os/slipway/agent/media"
-	"github.com/slipway-os/slipway/agent/network"
-	"github.com/slipway-os/slipway/agent/secure"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
 )
@@ -80,17 +75,9 @@ func TestServerUKI(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				content := map[string][]byte{image + bootspec.ExtManifest: tt.manifest, image + bootspec.ExtUKI: tt.uki}[path.Base(r.URL.Path)]
-				if content == nil {
-					http.NotFound(w, r)
-					return
-				}
-				_, _ = w.Write(content)
-			}))
-			defer server.Close()
+			client, over := overTLSFiles(t, map[string][]byte{image + bootspec.ExtManifest: tt.manifest, image + bootspec.ExtUKI: tt.uki})
 			b := &boot{
-				client: newClient(&secure.Servers{}), log: slog.New(slog.NewTextHandler(io.Discard, nil)), lease: network.Lease{Server: server.URL},
+				claimant: client, secure: over, log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 				root: bootspec.Root{Image: image},
 			}
 			got, err := b.serverUKI(t.Context())

@@ -52,7 +52,7 @@ func (b *boot) mediumUKI() ([]byte, error) {
 // serverUKI fetches it from the boot server, as big and with the digest that the manifest says. Where the image pins release keys, one
 // of them must have signed both.
 func (b *boot) serverUKI(ctx context.Context) ([]byte, error) {
-	base, name := b.lease.Server+bootspec.RouteArtifacts, b.root.Image+bootspec.ExtManifest
+	base, name := b.secure.URL+bootspec.RouteArtifacts, b.root.Image+bootspec.ExtManifest
 	text, err := b.get(ctx, base+name, manifest.MaxSize)
 	if err != nil {
 		return nil, err
@@ -93,11 +93,11 @@ func (b *boot) serverUKI(ctx context.Context) ([]byte, error) {
 // getTries is how often something is asked of the boot server.
 const getTries = 5
 
-// get fetches at most limit bytes into memory. A transfer that fails is tried again a few times, unless the server says that
+// get fetches at most limit bytes into memory, over TLS. A transfer that fails is tried again a few times, unless the server says that
 // it has nothing else.
 func (b *boot) get(ctx context.Context, address string, limit int64) ([]byte, error) {
 	for try, pause := 1, time.Second; ; try, pause = try+1, 2*pause {
-		data, _, again, err := getOnce(ctx, b.client, address, limit, 5*time.Minute)
+		data, _, again, err := getOnce(ctx, b.claimant, address, limit, 5*time.Minute)
 		if err == nil {
 			return data, nil
 		}

@@ -41,7 +41,7 @@ func (b *boot) signedRelease(ctx context.Context, version string) (signedRelease
 		{checksums.ExtSignature, checksums.MaxSignature, &own.Signature},
 		{checksums.ExtBundle, checksums.MaxBundle, &own.Bundle},
 	} {
-		if *f.into, err = b.getIfThere(ctx, b.lease.Server+bootspec.RouteArtifacts+checksums.FileName(version, f.ext), f.most); err != nil {
+		if *f.into, err = b.getIfThere(ctx, b.secure.URL+bootspec.RouteArtifacts+checksums.FileName(version, f.ext), f.most); err != nil {
 			return signedRelease{}, err
 		}
 	}

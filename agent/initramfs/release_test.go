@@ -8,16 +8,11 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"net/http"
-	"net/http/httptest"
-	"path"
 	"strings"
 	"testing"
 
 	"aead.dev/minisign"
 
-	"github.com/slipway-os/slipway/agent/network"
-	"github.com/slipway-os/slipway/agent/secure"
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/checksums"
 	"github.com/slipway-os/slipway/images/manifest"
@@ -99,18 +94,10 @@ func TestSignedRelease(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				content := tt.files[path.Base(r.URL.Path)]
-				if content == nil {
-					http.NotFound(w, r)
-					return
-				}
-				_, _ = w.Write(content)
-			}))
-			defer server.Close()
+			client, over := overTLSFiles(t, tt.files)
 			var said bytes.Buffer
 			b := &boot{
-				client: newClient(&secure.Servers{}), log: slog.New(slog.NewTextHandler(&said, nil)), lease: network.Lease{Server: server.URL},
+				claimant: client, log: slog.New(slog.NewTextHandler(&said, nil)), secure: over,
 				root: bootspec.Root{Image: image}, args: map[string]string{bootspec.ArgReleaseKey: tt.pin},
 			}
 			got, err := b.serverUKI(t.Context())

@@ -101,7 +101,7 @@ func (h *handler) view(now time.Time) view {
 // Rates are what the server sends, a second.
 type Rates struct {
 	Answers   float64 // to DHCP requests
-	HTTPBytes float64
+	HTTPBytes float64 // with and without TLS
 	TFTPBytes float64
 }
 
@@ -135,7 +135,7 @@ func (r *rates) at(now time.Time, t netboot.Traffic) Rates {
 	}
 	return Rates{
 		Answers:   float64(t.Answers-first.Answers) / seconds,
-		HTTPBytes: float64(t.HTTPBytes-first.HTTPBytes) / seconds,
+		HTTPBytes: float64(t.HTTPBytes+t.HTTPSBytes-first.HTTPBytes-first.HTTPSBytes) / seconds,
 		TFTPBytes: float64(t.TFTPBytes-first.TFTPBytes) / seconds,
 	}
 }

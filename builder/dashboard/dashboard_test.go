@@ -216,7 +216,7 @@ func TestPageIsClosed(t *testing.T) {
 // TestMetrics: states, stuck machines and traffic as Prometheus reads them.
 func TestMetrics(t *testing.T) {
 	s := newSite()
-	s.sent = netboot.Traffic{Answers: 7, HTTPBytes: 1000, TFTPBytes: 2000, Broken: 1}
+	s.sent = netboot.Traffic{Answers: 7, HTTPBytes: 1000, HTTPSBytes: 3000, TFTPBytes: 2000, Broken: 1}
 	_, text := get(t, serve(t, s).URL+"/metrics")
 	for _, want := range []string{
 		`slipway_machine_state{mac="52:54:00:00:00:11",node="cp-1",role="control-plane",state="ready"} 1`,
@@ -226,6 +226,7 @@ func TestMetrics(t *testing.T) {
 		`slipway_unknown_machines 1`,
 		`slipway_dhcp_answers_total 7`,
 		`slipway_sent_bytes_total{protocol="http"} 1000`,
+		`slipway_sent_bytes_total{protocol="https"} 3000`,
 		`slipway_sent_bytes_total{protocol="tftp"} 2000`,
 		`slipway_tftp_broken_transfers_total 1`,
 		`go_goroutines `,
@@ -244,13 +245,13 @@ func TestRates(t *testing.T) {
 	var r rates
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for i := range int64(20) {
-		got := r.at(at.Add(time.Duration(i)*time.Second), netboot.Traffic{Answers: 2 * i, HTTPBytes: 1000 * i, TFTPBytes: 0})
+		got := r.at(at.Add(time.Duration(i)*time.Second), netboot.Traffic{Answers: 2 * i, HTTPBytes: 400 * i, HTTPSBytes: 600 * i})
 		if i > 0 && (got.Answers != 2 || got.HTTPBytes != 1000) {
 			t.Fatalf("after %d s: %+v", i, got)
 		}
 	}
 	for i := range int64(10) { // nothing is sent any more
-		if got := r.at(at.Add(time.Duration(20+i)*time.Second), netboot.Traffic{Answers: 38, HTTPBytes: 19000}); i == 9 && got.HTTPBytes != 0 {
+		if got := r.at(at.Add(time.Duration(20+i)*time.Second), netboot.Traffic{Answers: 38, HTTPBytes: 7600, HTTPSBytes: 11400}); i == 9 && got.HTTPBytes != 0 {
 			t.Errorf("long after: %+v", got)
 		}
 	}

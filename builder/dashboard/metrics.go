@@ -71,6 +71,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	counter(answers, t.Answers)
 	counter(bytesSent, t.HTTPBytes, "http")
+	counter(bytesSent, t.HTTPSBytes, "https")
 	counter(bytesSent, t.TFTPBytes, "tftp")
 	counter(broken, t.Broken)
 }

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ func crowded(t testing.TB, file string, edit func(*crowd)) string {
 		w.Header().Set("Content-Type", contentType(file))
 		serveWhole(w, r, f, info.Size(), "tag")
 	})
-	go func() { ended <- serveHTTP(ctx, c, (&traffic{}).counted(handler), log) }()
+	go func() { ended <- serveHTTP(ctx, c, counted(&atomic.Int64{}, handler), log) }()
 	t.Cleanup(func() { cancel(); must(t, <-ended) })
 	return listener.Addr().String()
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/slipway-os/slipway/images/manifest"
 )
 
-// handler is the HTTP side. It serves artifacts to anyone on the provisioning network, over TLS a node's configuration to who
-// may claim it, and takes reports only from the node's address.
+// handler is the HTTP side. It serves artifacts to anyone on the provisioning network (firmware asks without TLS, the agent with), over TLS a
+// node's configuration to who may claim it, and takes reports only from the node's address.
 type handler struct {
 	site      *Site
 	port      int // of its own URLs

@@ -42,6 +42,7 @@ func (s *Secure) tlsConfig() *tls.Config {
 // secureRoutes are what is answered over TLS.
 func (h *handler) secureRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+bootspec.RouteArtifacts+"{name}", h.serveArtifact)
 	mux.HandleFunc("POST "+bootspec.RouteClaim, h.serveClaim)
 	mux.HandleFunc("POST "+bootspec.RouteTPM, h.serveTPM)
 	mux.HandleFunc("POST "+bootspec.RouteReport, h.takeReport)

@@ -258,12 +258,12 @@ func (s *Server) serve(ctx context.Context) error {
 	for _, listener := range s.sockets.secure {
 		listener := tls.NewListener(newCrowd(listener, log), s.config.Secure.tlsConfig())
 		group.Go(func() error {
-			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
+			return serveHTTP(ctx, listener, counted(&s.traffic.https, s.now(func(l *live) http.Handler { return l.secure })), log)
 		})
 	}
 	for _, listener := range s.sockets.http {
 		group.Go(func() error {
-			return serveHTTP(ctx, newCrowd(listener, log), s.traffic.counted(s.now(func(l *live) http.Handler { return l.plain })), log)
+			return serveHTTP(ctx, newCrowd(listener, log), counted(&s.traffic.http, s.now(func(l *live) http.Handler { return l.plain })), log)
 		})
 	}
 	if s.control != nil {

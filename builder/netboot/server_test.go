@@ -108,10 +108,26 @@ func TestBoot(t *testing.T) {
 		}
 	}
 	report("agent up", 1)
+	var over bootspec.Secure
+	must(t, json.Unmarshal([]byte(curl(node, s.Base()+"/v1/secure")), &over))
+	secure := func(from *host, route string, words ...string) string {
+		t.Helper()
+		ca := filepath.Join(from.dir, "ca")
+		must(t, os.WriteFile(ca, []byte(over.Authority), 0o600))
+		words = append([]string{"--cacert", ca, "--connect-to", "boot.slipway.internal:7446:10.1.0.1:7446"}, words...)
+		return curl(from, append(words, "https://boot.slipway.internal:7446"+route)...)
+	}
 	image := filepath.Join(node.dir, "root")
-	curl(node, "-o", image, "-r", "0-9999", s.Base()+"/artifacts/"+root)
-	curl(node, "-o", image, "-C", "-", s.Base()+"/artifacts/"+root)
+	before := s.Traffic()
+	secure(node, "/artifacts/"+root, "-o", image, "-r", "0-9999")
+	secure(node, "/artifacts/"+root, "-o", image, "-C", "-")
 	sameFile(t, image, filepath.Join(config.Artifacts, root))
+	if after := s.Traffic(); after.HTTPBytes != before.HTTPBytes || after.HTTPSBytes == before.HTTPSBytes {
+		t.Errorf("the root image went by plain HTTP: %+v, before %+v", after, before)
+	}
+	if got := secure(node, "/artifacts/nothing", "-w", "%{http_code}"); !strings.HasSuffix(got, "404") {
+		t.Errorf("what isn't there: %s", got)
+	}
 
 	if said, err := stranger.run("ip", "address", "add", "10.1.0.99/24", "dev", "eth0"); err != nil {
 		t.Fatalf("%v: %s", err, said)
@@ -119,13 +135,8 @@ func TestBoot(t *testing.T) {
 	if got := curl(node, "-w", "%{http_code}", s.Base()+"/v1/config?mac=52:54:00:00:00:21"); !strings.HasSuffix(got, "426") || strings.Contains(got, secret) {
 		t.Errorf("an image of an earlier version asks for its configuration: %s", got)
 	}
-	var over bootspec.Secure
-	must(t, json.Unmarshal([]byte(curl(node, s.Base()+"/v1/secure")), &over))
 	claim := func(from *host, own string) string {
-		ca := filepath.Join(from.dir, "ca")
-		must(t, os.WriteFile(ca, []byte(over.Authority), 0o600))
-		return curl(from, "-w", "%{http_code}", "--cacert", ca, "--connect-to", "boot.slipway.internal:7446:10.1.0.1:7446", "--cert", own, "--key", own,
-			"-d", `{"version":1,"mac":"52:54:00:00:00:21","uuid":"u","serial":"s"}`, "https://boot.slipway.internal:7446/v1/claim")
+		return secure(from, "/v1/claim", "-w", "%{http_code}", "--cert", own, "--key", own, "-d", `{"version":1,"mac":"52:54:00:00:00:21","uuid":"u","serial":"s"}`)
 	}
 	own := claimantFile(t)
 	if got := claim(stranger, own); !strings.HasSuffix(got, "403") || strings.Contains(got, secret) {

@@ -54,7 +54,7 @@ const (
 
 // Routes of the boot server, below its base URL (http://10.1.0.1:8080).
 const (
-	// RouteArtifacts + file name serves finished artifacts (GET, HEAD, Range, ETag).
+	// RouteArtifacts + file name serves finished artifacts (GET, HEAD, Range, ETag): to firmware, and over TLS to the agent.
 	RouteArtifacts = "/artifacts/"
 	// RouteConfig is where agents of earlier versions ask for their configuration, without TLS. They are refused, with the reason.
 	RouteConfig = "/v1/config"

@@ -26,7 +26,7 @@ const (
 	SecureName = "boot.slipway.internal"
 	// RouteSecure says where and with which authority the server answers over TLS (GET over plain HTTP, JSON, see Secure).
 	RouteSecure = "/v1/secure"
-	// RouteClaim takes a Claim (POST over TLS, JSON) and answers it with the node's Ignition configuration. RouteReport is there too.
+	// RouteClaim takes a Claim (POST over TLS, JSON) and answers it with the node's Ignition configuration. RouteReport and RouteArtifacts are there too.
 	RouteClaim = "/v1/claim"
 	// ClaimVersion is the version of this protocol. A server or an agent of another one says so and ends.
 	ClaimVersion = 1

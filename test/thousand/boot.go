@@ -54,8 +54,14 @@ type boot struct {
 	*rack
 	client *http.Client
 	ear    chan heard
-	base   string // the boot server's URL
+	base   string // the boot server's URL; with TLS from the step on that learns it
 	id     string
+}
+
+// step is a part of a boot that is tried again until it works.
+type step struct {
+	what string
+	do   func(context.Context) error
 }
 
 // patience is how long a machine tries one step.
@@ -74,14 +80,18 @@ func (b *boot) run(ctx context.Context, order int) error {
 		return err
 	}
 	b.kernels.Add(1)
-	steps := []struct {
-		what string
-		do   func(context.Context) error
-	}{
+	steps := []step{
 		{"the agent's address", func(ctx context.Context) error {
 			ack, err := b.lease(ctx, "slipway-agent", 0)
 			if err == nil {
 				b.base = string(ack.Options.Get(dhcpv4.OptionBootfileName))
+			}
+			return err
+		}},
+		{"way to TLS", func(ctx context.Context) error {
+			secure, err := b.secure(ctx)
+			if err == nil {
+				b.base = secure.URL
 			}
 			return err
 		}},
@@ -90,26 +100,13 @@ func (b *boot) run(ctx context.Context, order int) error {
 			return b.fetch(ctx, b.base+bootspec.RouteArtifacts+strings.TrimSuffix(kernel, bootspec.ExtUKI)+bootspec.ExtRoot)
 		}},
 		{"report of the root image", func(ctx context.Context) error { return b.report(ctx, b.base, bootspec.EventRootLoaded) }},
+		{"claim", func(ctx context.Context) error { return b.claim(ctx, b.base) }},
+	}
+	for _, event := range []bootspec.Event{bootspec.EventProvisioned, bootspec.EventNetworkUp, bootspec.EventUnitsStarted, bootspec.EventReady} {
+		steps = append(steps, step{"report of " + string(event), func(ctx context.Context) error { return b.report(ctx, b.base, event) }})
 	}
 	for _, s := range steps {
 		if err := b.retry(ctx, s.what, s.do); err != nil {
-			return err
-		}
-	}
-	return b.claimed(ctx)
-}
-
-// claimed is the way from the claim to Ready, over TLS.
-func (b *boot) claimed(ctx context.Context) error {
-	var secure bootspec.Secure
-	if err := b.retry(ctx, "way to TLS", func(ctx context.Context) (err error) { secure, err = b.secure(ctx); return err }); err != nil {
-		return err
-	}
-	if err := b.retry(ctx, "claim", func(ctx context.Context) error { return b.claim(ctx, secure.URL) }); err != nil {
-		return err
-	}
-	for _, event := range []bootspec.Event{bootspec.EventProvisioned, bootspec.EventNetworkUp, bootspec.EventUnitsStarted, bootspec.EventReady} {
-		if err := b.retry(ctx, "report of "+string(event), func(ctx context.Context) error { return b.report(ctx, secure.URL, event) }); err != nil {
 			return err
 		}
 	}
