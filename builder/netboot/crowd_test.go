@@ -24,13 +24,24 @@ import (
 // crowded serves a file on loopback until the test ends, and returns where.
 func crowded(t testing.TB, file string, edit func(*crowd)) string {
 	t.Helper()
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(t, err)
-	log := slog.New(slog.DiscardHandler)
-	c := newCrowd(listener, log)
+	c := newCrowd(loopback(t), slog.New(slog.DiscardHandler))
 	if edit != nil {
 		edit(c)
 	}
+	serveFile(t, c, file)
+	return c.Addr().String()
+}
+
+func loopback(t testing.TB) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	return listener
+}
+
+// serveFile serves a file as the server serves artifacts, until the test ends.
+func serveFile(t testing.TB, listener net.Listener, file string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -44,9 +55,10 @@ func crowded(t testing.TB, file string, edit func(*crowd)) string {
 		w.Header().Set("Content-Type", contentType(file))
 		serveWhole(w, r, f, info.Size(), "tag")
 	})
-	go func() { ended <- serveHTTP(ctx, c, counted(&atomic.Int64{}, handler), log) }()
+	go func() {
+		ended <- serveHTTP(ctx, listener, counted(&atomic.Int64{}, handler), slog.New(slog.DiscardHandler))
+	}()
 	t.Cleanup(func() { cancel(); must(t, <-ended) })
-	return listener.Addr().String()
 }
 
 // fileOf makes a file of a size, with holes.
