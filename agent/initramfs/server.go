@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-os/slipway/agent/bootentry"
 	"github.com/slipway-os/slipway/agent/modules"
 	"github.com/slipway-os/slipway/agent/network"
 	"github.com/slipway-os/slipway/agent/secure"
@@ -70,9 +71,12 @@ func (b *boot) findServer(ctx context.Context) error {
 		}
 	}
 	finder := network.Finder{Server: server, Log: b.log}
-	if value := b.args[bootspec.ArgNetwork]; value != "" {
-		top, err := b.makeLinks(ctx, value)
-		if err != nil {
+	want, err := b.bootNetwork()
+	if err != nil {
+		return err
+	}
+	if top := want.Top(); len(top) > 0 {
+		if err := b.makeLinks(ctx, want); err != nil {
 			return err
 		}
 		finder.Usable = func(l network.LinkState) bool { return slices.Contains(top, l.Name) }
@@ -99,20 +103,32 @@ func (b *boot) findServer(ctx context.Context) error {
 	return nil
 }
 
-// makeLinks makes the bonds and VLANs that a kernel argument asks for, and tells the links on which the boot server is
-// looked for. Drivers may still be finding their cards.
-func (b *boot) makeLinks(ctx context.Context, value string) ([]string, error) {
-	want, err := bootspec.ParseNetworkArgument(value)
-	if err != nil {
-		return nil, err
+// bootNetwork is what has to be made before the boot server is asked for: the bonds and VLANs of a kernel argument, else the VLAN that firmware
+// has booted over; mostly nothing.
+func (b *boot) bootNetwork() (bootspec.Network, error) {
+	if value := b.args[bootspec.ArgNetwork]; value != "" {
+		return bootspec.ParseNetworkArgument(value)
 	}
+	card, err := bootentry.Booted(b.variables)
+	if err != nil {
+		b.log.Warn("it is not known whether the firmware has booted over a VLAN", "cause", err)
+	}
+	if card.VLAN == 0 {
+		return bootspec.Network{}, nil
+	}
+	b.log.Info("the firmware has booted over a VLAN, the boot server is asked for there", "card", card.MAC, "vlan", card.VLAN)
+	return network.BootVLAN(card.MAC, card.VLAN), nil
+}
+
+// makeLinks makes bonds and VLANs. Drivers may still be finding their cards.
+func (b *boot) makeLinks(ctx context.Context, want bootspec.Network) error {
 	for _, l := range want.Links {
 		module, ok := map[string]string{bootspec.KindBond: "bonding", bootspec.KindVLAN: "8021q"}[l.Kind]
 		if !ok {
 			continue
 		}
 		if err := b.loader.Load(module); err != nil {
-			return nil, fmt.Errorf("cannot make link %s: %w", l.Name, err)
+			return fmt.Errorf("cannot make link %s: %w", l.Name, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
@@ -122,12 +138,12 @@ func (b *boot) makeLinks(ctx context.Context, value string) ([]string, error) {
 		err := network.Configure(limit, want, b.log)
 		done()
 		if err == nil {
-			return want.Top(), nil
+			return nil
 		}
 		b.log.Warn(err.Error())
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return err
 		case <-time.After(time.Second):
 		}
 	}

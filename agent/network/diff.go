@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -74,8 +75,9 @@ func (r RouteState) String() string {
 	return s
 }
 
-// find is the link of the machine that a wanted link means, or nil.
-func find(have []LinkState, w bootspec.Link) *LinkState {
+// find is the link of the machine that a wanted link means, or nil. A VLAN is the one of its name, else the one with its tag on the same
+// link: there can't be two of these.
+func find(have []LinkState, want bootspec.Network, w bootspec.Link) *LinkState {
 	for i, h := range have {
 		switch w.Kind {
 		case bootspec.KindVLAN, bootspec.KindBond, bootspec.KindBridge:
@@ -88,7 +90,25 @@ func find(have []LinkState, w bootspec.Link) *LinkState {
 			}
 		}
 	}
+	if w.Kind != bootspec.KindVLAN {
+		return nil
+	}
+	parent := parentOf(have, want, w)
+	for i, h := range have {
+		if parent != nil && h.Kind == bootspec.KindVLAN && h.Parent == parent.Index && h.VLAN == w.VLAN.ID {
+			return &have[i]
+		}
+	}
 	return nil
+}
+
+// parentOf is the link of the machine that a wanted VLAN shall be on, or nil.
+func parentOf(have []LinkState, want bootspec.Network, w bootspec.Link) *LinkState {
+	i := slices.IndexFunc(want.Links, func(p bootspec.Link) bool { return p.Name == w.VLAN.Parent })
+	if i < 0 {
+		return nil
+	}
+	return find(have, want, want.Links[i])
 }
 
 func matches(h LinkState, w bootspec.Link) bool {
@@ -110,8 +130,8 @@ func Diff(have []LinkState, want bootspec.Network) []Op {
 	fresh := map[string]bool{} // links that this diff makes
 	var adds, removes []Op
 	for _, w := range want.Links {
-		h := find(have, w)
-		if h == nil || !alike(have, *h, w) || w.VLAN != nil && fresh[w.VLAN.Parent] {
+		h := find(have, want, w)
+		if h == nil || !alike(have, want, *h, w) || w.VLAN != nil && fresh[w.VLAN.Parent] {
 			adds, fresh[w.Name] = append(adds, create(w)), true
 			h = &LinkState{RA: 1}
 		}
@@ -129,7 +149,28 @@ func Diff(have []LinkState, want bootspec.Network) []Op {
 		}
 		adds, removes = append(adds, a...), append(removes, r...)
 	}
+	for _, h := range have {
+		if isBootVLAN(h) && !slices.ContainsFunc(want.Links, func(w bootspec.Link) bool { f := find(have, want, w); return f != nil && f.Index == h.Index }) {
+			removes = append(removes, Op{Verb: Remove, Link: h.Name})
+		}
+	}
 	return slices.Concat(ops, adds, removes)
+}
+
+// bootCard is what a machine's first stage calls the card that firmware has booted over with a VLAN, until the document's name comes.
+const bootCard = "boot"
+
+// BootVLAN is the network of a first stage whose firmware has booted over a card with a VLAN tag: it can be reached by no other way. The
+// document's network takes both links over, or removes the VLAN.
+func BootVLAN(mac net.HardwareAddr, tag int) bootspec.Network {
+	return bootspec.Network{Links: []bootspec.Link{
+		{Name: bootCard, Kind: bootspec.KindPhysical, Match: &bootspec.Match{MAC: mac.String()}},
+		{Name: fmt.Sprintf("%s.%d", bootCard, tag), Kind: bootspec.KindVLAN, VLAN: &bootspec.VLAN{Parent: bootCard, ID: tag}},
+	}}
+}
+
+func isBootVLAN(h LinkState) bool {
+	return h.Kind == bootspec.KindVLAN && strings.HasPrefix(h.Name, bootCard+".")
 }
 
 // members is the bond or bridge of each link that shall be a member.
@@ -150,7 +191,7 @@ func currentMasters(have []LinkState, want bootspec.Network) map[string]string {
 		names[h.Index] = h.Name
 	}
 	for _, w := range want.Links {
-		if h := find(have, w); h != nil && h.Master != 0 {
+		if h := find(have, want, w); h != nil && h.Master != 0 {
 			current[w.Name] = names[h.Master]
 		}
 	}
@@ -158,11 +199,11 @@ func currentMasters(have []LinkState, want bootspec.Network) map[string]string {
 }
 
 // alike says whether a link can become the wanted one without being made anew.
-func alike(have []LinkState, h LinkState, w bootspec.Link) bool {
+func alike(have []LinkState, want bootspec.Network, h LinkState, w bootspec.Link) bool {
 	switch w.Kind {
 	case bootspec.KindVLAN:
-		on := slices.ContainsFunc(have, func(p LinkState) bool { return p.Index == h.Parent && p.Name == w.VLAN.Parent })
-		return on && h.VLAN == w.VLAN.ID
+		parent := parentOf(have, want, w)
+		return parent != nil && parent.Index == h.Parent && h.VLAN == w.VLAN.ID
 	case bootspec.KindBond:
 		return h.Bond == wantedBond(*w.Bond)
 	}
@@ -235,7 +276,7 @@ func renames(have []LinkState, want bootspec.Network) []Op {
 	var free, away, home []Op
 	goal := map[int]string{}
 	for _, w := range want.Links {
-		if h := find(have, w); h != nil {
+		if h := find(have, want, w); h != nil {
 			goal[h.Index] = w.Name
 		}
 	}

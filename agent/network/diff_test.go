@@ -20,6 +20,10 @@ func card(index int, name, mac string, addresses ...string) LinkState {
 	return LinkState{Index: index, Name: name, Kind: "physical", MAC: mac, Driver: "virtio_net", PCI: "0000:00:0" + string(rune('0'+index)) + ".0", Up: true, MTU: 1500, Addresses: prefixes(addresses...)}
 }
 
+func tagged(index int, name string, parent, tag int, addresses ...string) LinkState {
+	return LinkState{Index: index, Name: name, Kind: "vlan", MAC: "52:54:00:00:00:11", Parent: parent, VLAN: tag, Up: true, MTU: 1500, Addresses: prefixes(addresses...)}
+}
+
 func physical(name, mac string, addresses ...string) bootspec.Link {
 	return bootspec.Link{Name: name, Kind: "physical", Match: &bootspec.Match{MAC: mac}, Addresses: prefixes(addresses...)}
 }
@@ -56,6 +60,31 @@ eth0: remove address 10.1.0.100/24
 			[]bootspec.Link{physical("eth0", "52:54:00:00:00:11", "10.1.0.11/24")}, "\n"},
 		"vlan": {
 			[]LinkState{card(2, "eth0", "52:54:00:00:00:11")}, []bootspec.Link{physical("eth0", "52:54:00:00:00:11"), vlan}, `
+eth0.101: add vlan 101 on eth0
+eth0.101: set mtu 1450
+eth0.101: set accept_ra 0
+eth0.101: set up
+eth0.101: add address 172.16.1.11/24
+`},
+		"the VLAN that firmware has booted over becomes the document's": {
+			[]LinkState{card(2, "boot", "52:54:00:00:00:11"), tagged(3, "boot.101", 2, 101, "172.16.1.99/24")},
+			[]bootspec.Link{physical("eth0", "52:54:00:00:00:11"), vlan}, `
+boot: rename to eth0
+boot.101: rename to eth0.101
+eth0.101: set mtu 1450
+eth0.101: add address 172.16.1.11/24
+eth0.101: remove address 172.16.1.99/24
+`},
+		"the VLAN that firmware has booted over is not the document's": {
+			[]LinkState{card(2, "boot", "52:54:00:00:00:11"), tagged(3, "boot.102", 2, 102, "10.1.0.99/24")},
+			[]bootspec.Link{physical("eth0", "52:54:00:00:00:11", "10.1.0.11/24")}, `
+boot: rename to eth0
+eth0: add address 10.1.0.11/24
+boot.102: remove
+`},
+		"another's VLAN with that tag on another card stays": {
+			[]LinkState{card(2, "eth0", "52:54:00:00:00:11"), card(3, "eth1", "52:54:00:00:00:22"), tagged(4, "theirs", 3, 101)},
+			[]bootspec.Link{physical("eth0", "52:54:00:00:00:11"), vlan}, `
 eth0.101: add vlan 101 on eth0
 eth0.101: set mtu 1450
 eth0.101: set accept_ra 0

@@ -111,14 +111,14 @@ func (t Trial) takeBack(ctx context.Context, before []LinkState, want bootspec.N
 func document(before, now []LinkState, want bootspec.Network) bootspec.Network {
 	touched := map[int]bool{}
 	for _, w := range want.Links {
-		if l := find(before, w); l != nil {
+		if l := find(before, want, w); l != nil {
 			touched[l.Index] = true
 		}
 	}
 	names := map[int]string{}
 	for _, b := range before {
 		names[b.Index] = b.Name
-		touched[b.Index] = touched[b.Index] || slices.ContainsFunc(now, func(l LinkState) bool { return l.Index == b.Index && l.Name != b.Name })
+		touched[b.Index] = touched[b.Index] || slices.ContainsFunc(now, func(l LinkState) bool { return l.Index == b.Index && l.Name != b.Name }) || isBootVLAN(b)
 	}
 	var links []bootspec.Link
 	for _, b := range before {

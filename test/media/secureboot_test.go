@@ -61,9 +61,31 @@ const (
 	guidStore    = "aaf32c78-947b-439a-a180-2e144ec37792"
 )
 
-// enrolled makes the variables of a machine whose owner's certificate is PK, KEK and db, and whose Secure Boot is on: they are written into
-// an empty store, as EDK2 keeps it (MdeModulePkg/Include/Guid/VariableFormat.h).
+// enrolled makes the variables of a machine whose owner's certificate is PK, KEK and db, and whose Secure Boot is on.
 func enrolled(t *testing.T, certificate *x509.Certificate, into string) {
+	t.Helper()
+	list := guid(guidX509) // EFI_SIGNATURE_LIST of one certificate
+	for _, n := range []int{28 + 16 + len(certificate.Raw), 0, 16 + len(certificate.Raw)} {
+		list = binary.LittleEndian.AppendUint32(list, uint32(n))
+	}
+	list = append(append(list, guid(guidGlobal)...), certificate.Raw...)
+	const kept, authenticated = 1 | 2 | 4, 0x20 // non-volatile, boot and runtime; time-based authentication
+	writeVariables(t, into, []variable{
+		{"PK", guidGlobal, kept | authenticated, list}, {"KEK", guidGlobal, kept | authenticated, list}, {"db", guidDatabase, kept | authenticated, list},
+		{"SecureBootEnable", guidEnable, 1 | 2, []byte{1}},
+	})
+}
+
+// variable is one of UEFI's.
+type variable struct {
+	name, vendor string
+	attributes   uint32
+	data         []byte
+}
+
+// writeVariables makes the variables of a machine that was never on: they are written into an empty store, as EDK2 keeps it
+// (MdeModulePkg/Include/Guid/VariableFormat.h).
+func writeVariables(t *testing.T, into string, variables []variable) {
 	t.Helper()
 	store, err := os.ReadFile(firmwareVars)
 	must(t, err)
@@ -72,21 +94,8 @@ func enrolled(t *testing.T, certificate *x509.Certificate, into string) {
 		t.Fatal("no store of authenticated variables in ", firmwareVars)
 	}
 	const storeHeader, erased = 28, 0xff
-	list := guid(guidX509) // EFI_SIGNATURE_LIST of one certificate
-	for _, n := range []int{28 + 16 + len(certificate.Raw), 0, 16 + len(certificate.Raw)} {
-		list = binary.LittleEndian.AppendUint32(list, uint32(n))
-	}
-	list = append(append(list, guid(guidGlobal)...), certificate.Raw...)
-	const kept, authenticated = 1 | 2 | 4, 0x20 // non-volatile, boot and runtime; time-based authentication
 	at := header + storeHeader
-	for _, v := range []struct {
-		name, vendor string
-		attributes   uint32
-		data         []byte
-	}{
-		{"PK", guidGlobal, kept | authenticated, list}, {"KEK", guidGlobal, kept | authenticated, list}, {"db", guidDatabase, kept | authenticated, list},
-		{"SecureBootEnable", guidEnable, 1 | 2, []byte{1}},
-	} {
+	for _, v := range variables {
 		var name []byte
 		for _, c := range utf16.Encode([]rune(v.name + "\x00")) {
 			name = binary.LittleEndian.AppendUint16(name, c)
