@@ -154,7 +154,7 @@ func (h *handler) serveIPXE(w http.ResponseWriter, r *http.Request) {
 		part, err = sectionOf(file, artifact.Size, section)
 	}
 	if make := map[string]func(base, image, cmdline string) (string, error){fileScript: script, fileUEFI: scriptUEFI}[name]; err == nil && make != nil {
-		err = h.serveScript(w, part, make, h.baseFor(r), image)
+		err = h.serveScript(w, r, part, make, image)
 	} else if err == nil {
 		h.servePart(w, r, part, artifact, name)
 	}
@@ -180,7 +180,12 @@ func sectionOf(file *os.File, size int64, name string) (*io.SectionReader, error
 // maxCmdline bounds a kernel's command line in bytes: twice of what Linux takes on x86.
 const maxCmdline = 4096
 
-func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, make func(base, image, cmdline string) (string, error), base, image string) error {
+// maxKernelWords is how long a command line may be that a kernel takes whole, in bytes (COMMAND_LINE_SIZE of x86 and arm64, less its end).
+const maxKernelWords = 2047
+
+// serveScript serves the script for the machine that asks: where its boot server is reached over bonds or VLANs only, they are on its command
+// line.
+func (h *handler) serveScript(w http.ResponseWriter, r *http.Request, cmdline *io.SectionReader, make func(base, image, cmdline string) (string, error), image string) error {
 	if cmdline.Size() > maxCmdline {
 		return fmt.Errorf("a command line of %d bytes", cmdline.Size())
 	}
@@ -188,7 +193,14 @@ func (h *handler) serveScript(w http.ResponseWriter, cmdline *io.SectionReader, 
 	if err != nil {
 		return err
 	}
-	out, err := make(base, image, string(text))
+	words := strings.TrimSpace(string(text))
+	if m, ok := h.machineAt(remote(r)); ok && m.NetworkArgument != "" {
+		words += " " + bootspec.ArgNetwork + "=" + m.NetworkArgument
+		if len(words) > maxKernelWords {
+			return fmt.Errorf("the command line with the network of %s has %d bytes, a kernel takes %d", m.Name, len(words), maxKernelWords)
+		}
+	}
+	out, err := make(h.baseFor(r), image, words)
 	if err != nil {
 		return err
 	}

@@ -98,6 +98,19 @@ reboot
 	if line := "kernel http://10.1.0.1:8080/artifacts/slipway-worker-0.1.0-amd64.efi " + cmdline + " || goto failed\nboot || goto failed\n"; code != 200 || !strings.Contains(script, line) {
 		t.Errorf("%d\n%s\nwant in it\n%s", code, script, line)
 	}
+	// A node whose boot server is reached over a bond or a VLAN has that in its script, at its address alone.
+	s.site.Machines[1].NetworkArgument = "eyJ4IjoxfQ"
+	for _, file := range []string{"boot.ipxe", "uefi.ipxe"} {
+		_, _, own := s.ask(workerAddress, "GET "+folder+file)
+		_, _, other := s.ask(cpAddress, "GET "+folder+file)
+		if !strings.Contains(own, cmdline+" slipway.network=eyJ4IjoxfQ ") || strings.Contains(other, "slipway.network") {
+			t.Errorf("%s: a node with a bond gets\n%s\nanother\n%s", file, own, other)
+		}
+	}
+	s.site.Machines[1].NetworkArgument = strings.Repeat("x", 2000)
+	if code, _, _ := s.ask(workerAddress, "GET "+folder+"boot.ipxe"); code != 500 || !strings.Contains(s.log.String(), "a kernel takes 2047") {
+		t.Errorf("a command line that no kernel takes: %d", code)
+	}
 	for file, want := range map[string][]byte{"linux": image.Kernel, "initrd": image.Initrd} {
 		if code, got := s.fetch(folder + file); code != 200 || got != string(want) {
 			t.Errorf("%s: %d, %d bytes, want %d", file, code, len(got), len(want))

@@ -50,6 +50,8 @@ type Machine struct {
 	Install bool // it installs itself to disk
 	// Address6 is reserved for it in the site's IPv6 subnet; invalid: it doesn't boot there.
 	Address6 netip.Addr
+	// NetworkArgument is the value of the kernel argument bootspec.ArgNetwork: bonds and VLANs that its boot server is asked for over; empty: none.
+	NetworkArgument string
 	// UUID and Serial are what the machine's SMBIOS must say before it gets its configuration; empty: whatever it says.
 	UUID, Serial string
 }

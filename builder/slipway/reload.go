@@ -40,6 +40,13 @@ func (r *reloader) stop() { signal.Stop(r.hangup) }
 func (r *reloader) change(d *clusterDocument) netboot.Change {
 	site := netboot.FromCluster(d.Cluster)
 	site.Proxy = r.flags.proxy
+	for i := range site.Machines {
+		m, n := &site.Machines[i], &d.Nodes[i]
+		var err error
+		if m.NetworkArgument, err = nodeconfig.Network(d.Cluster, n).BootArgument(m.MAC.String(), m.Address); err != nil {
+			fmt.Fprintf(r.command.ErrOrStderr(), "slipway: warning: %s boots by iPXE without its bonds and VLANs: %v\n", n.Name, err)
+		}
+	}
 	return netboot.Change{
 		Site: site, Version: d.Image.Version, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy), TPM: netboot.TPMPolicy(d.Provisioning.Claims.TPM),
 		NodeConfig: func(node string) ([]byte, error) {

@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 )
 
 // maxNetworkArgument bounds ArgNetwork in bytes: x86's kernels take 2048 for all arguments.
@@ -48,6 +50,26 @@ func (n Network) Argument() (string, error) {
 		return "", fmt.Errorf("cannot write network argument: %d bytes are over the limit of %d for a kernel argument", len(value), maxNetworkArgument)
 	}
 	return value, nil
+}
+
+// BootArgument is Argument for a machine that boots by the card of a MAC address and is reached at an address; empty when that needs no bond and no
+// VLAN. The card is the first member of its bond: that gives the bond its MAC address, by which the boot server knows the machine.
+func (n Network) BootArgument(mac string, address netip.Addr) (string, error) {
+	by := slices.IndexFunc(n.Links, func(l Link) bool {
+		return slices.ContainsFunc(l.Addresses, func(a netip.Prefix) bool { return a.Addr() == address })
+	})
+	if by < 0 || n.Links[by].Kind == KindPhysical || n.Links[by].Kind == KindBridge {
+		return "", nil
+	}
+	card := slices.IndexFunc(n.Links, func(l Link) bool { return l.Match != nil && strings.EqualFold(l.Match.MAC, mac) })
+	links := slices.Clone(n.Links)
+	for i, l := range links {
+		if card >= 0 && l.Kind == KindBond && slices.Contains(l.Members, links[card].Name) {
+			others := slices.DeleteFunc(slices.Clone(l.Members), func(m string) bool { return m == links[card].Name })
+			links[i].Members = append([]string{links[card].Name}, others...)
+		}
+	}
+	return Network{Links: links}.Argument()
 }
 
 // ParseNetworkArgument reads what Argument wrote, strictly.

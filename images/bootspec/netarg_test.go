@@ -44,6 +44,29 @@ func TestNetworkArgumentComesBack(t *testing.T) {
 	}
 }
 
+// TestBootArgument: a machine needs one only where its address is on a bond or a VLAN, and the card that it boots by gives a bond its MAC address.
+func TestBootArgument(t *testing.T) {
+	n := bonded()
+	n.Links[1].Match = &Match{MAC: "52:54:00:00:00:12"}
+	value, err := n.BootArgument("52:54:00:00:00:12", netip.MustParseAddr("10.1.0.11"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseNetworkArgument(value)
+	if members := strings.Join(got.Links[2].Members, " "); err != nil || members != "eth1 eth0" {
+		t.Errorf("the bond has the members %s, %v", members, err)
+	}
+	if members := strings.Join(n.Links[2].Members, " "); members != "eth0 eth1" {
+		t.Errorf("the document itself was changed: %s", members)
+	}
+	n.Links[4].Addresses = []netip.Prefix{netip.MustParsePrefix("10.9.0.11/24")}
+	for _, address := range []string{"10.9.0.11", "10.1.0.99"} {
+		if value, err := n.BootArgument("52:54:00:00:00:13", netip.MustParseAddr(address)); value != "" || err != nil {
+			t.Errorf("%s: got %q, %v", address, value, err)
+		}
+	}
+}
+
 func TestNetworkArgumentRefuses(t *testing.T) {
 	for name, value := range map[string]string{"not base64": "{}", "not JSON": "AAAA", "unknown field": "eyJ4IjoxfQ", "no links": "e30", "too long": strings.Repeat("A", 2000)} {
 		if n, err := ParseNetworkArgument(value); err == nil || !strings.Contains(err.Error(), "kernel argument slipway.network") {

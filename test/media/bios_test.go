@@ -147,6 +147,38 @@ func TestMachineWithBIOSBootsFromTheNetwork(t *testing.T) {
 	b.said("/boot.ipxe", "part=initrd")
 }
 
+// TestMachineWithBIOSBootsOverABond: iPXE's script has the bond that the node's address is on, so the agent asks over it from its first packet
+// on, with the MAC address of the card that firmware booted by, which the document names last.
+func TestMachineWithBIOSBootsOverABond(t *testing.T) {
+	b := newBenchFor(t, []byte(`
+apiVersion: slipway.dev/v1alpha1
+kind: Cluster
+metadata: {name: lab}
+provisioning: {subnet: 10.1.0.0/24, server: 10.1.0.1}
+networks: {mgmt: {cidr: 10.1.0.0/24}}
+nodes:
+  - name: cp-1
+    role: control-plane
+    links: [{name: eth0, mac: "52:54:00:00:00:11", network: mgmt, address: 10.1.0.11}]
+  - name: worker-1
+    role: worker
+    match: {mac: "52:54:00:00:00:21"}
+    links:
+      - {name: lan0, mac: "52:54:00:00:01:21"}
+      - {name: lan1, mac: "52:54:00:00:00:21"}
+      - {name: bond0, members: [lan0, lan1], bond: {mode: active-backup}, network: mgmt, address: 10.1.0.21}
+`), nil)
+	for _, words := range []string{"tuntap add tap1 mode tap", "link set tap1 master br0 up"} {
+		run(t, "ip", append([]string{"-n", b.space}, strings.Fields(words)...)...)
+	}
+	m := launchIn(t, b.space, "-machine", "smm=on", "-m", "1024",
+		"-netdev", "tap,id=boot,ifname=tap0,script=no,downscript=no", "-device", "e1000e,netdev=boot,mac=52:54:00:00:00:21,bootindex=1",
+		"-netdev", "tap,id=other,ifname=tap1,script=no,downscript=no", "-device", "virtio-net-pci,netdev=other,mac=52:54:00:00:01:21,romfile=")
+	m.await("slipway: network is up (link bond0")
+	b.await(bootspec.EventNetworkUp, m)
+	m.never("taking the change back")
+}
+
 // TestMachineWithBIOSLoadsIPXE: a PXE ROM loads undionly.kpxe by TFTP, which asks again and boots. The ROM is played by an iPXE
 // that is told to do what a plain one would.
 func TestMachineWithBIOSLoadsIPXE(t *testing.T) {
