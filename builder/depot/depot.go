@@ -46,8 +46,10 @@ const temporary = ".new-"
 // Config of a depot.
 type Config struct {
 	Address string // host and port
-	Dir     string // folder for the snapshots; made if it isn't there
-	Keep    int    // of each control plane
+	// Listener is bound to that address already; nil: New binds it. It is closed with the depot, and when New fails.
+	Listener net.Listener
+	Dir      string // folder for the snapshots; made if it isn't there
+	Keep     int    // of each control plane
 	// Nodes are the control planes, whose certificates name them.
 	Nodes []string
 	// Authority signed all clients' certificates. Certificate makes the server's own, for bootspec.DepotName.
@@ -83,7 +85,12 @@ func (d *Depot) Serve(nodes []string, keep int) {
 
 // New opens the folder and binds the port; Run serves.
 func New(c Config) (*Depot, error) {
-	fail := func(err error) (*Depot, error) { return nil, fmt.Errorf("cannot take snapshots of etcd: %w", err) }
+	fail := func(err error) (*Depot, error) {
+		if c.Listener != nil {
+			c.Listener.Close()
+		}
+		return nil, fmt.Errorf("cannot take snapshots of etcd: %w", err)
+	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return fail(err)
 	}
@@ -96,7 +103,10 @@ func New(c Config) (*Depot, error) {
 	if d.dir, err = os.OpenRoot(c.Dir); err != nil {
 		return fail(err)
 	}
-	if d.listener, err = net.Listen("tcp", c.Address); err != nil {
+	if d.listener = c.Listener; d.listener == nil {
+		d.listener, err = net.Listen("tcp", c.Address)
+	}
+	if err != nil {
 		d.dir.Close()
 		return fail(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/dashboard"
+	"github.com/slipway-os/slipway/builder/handed"
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/builder/tpm"
 	"github.com/slipway-os/slipway/profiles/cluster"
@@ -44,7 +45,8 @@ the document says so) with an address, the image of their role and their own con
 Where another DHCP server gives the addresses, --proxy leaves them to it and says only what to boot.
 With --store several servers serve one site, each with an --address of its own: they share leases, claims and node states in an etcd,
 and when one dies the others go on.
-It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, or CAP_NET_BIND_SERVICE and CAP_NET_ADMIN).`,
+It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, or CAP_NET_BIND_SERVICE and CAP_NET_ADMIN). Sockets that
+systemd hands over (slipway.socket) are used in the place of its own; one that doesn't fit the document is an error.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d, err := flags.load(c)
@@ -162,13 +164,21 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	}
 	log := newLog(words, a.env, level)
 	first := r.change(d)
+	sockets, err := handed.FromSystemd()
+	if err != nil {
+		return err
+	}
+	forDepot, err := depotListener(d, sockets)
+	if err != nil {
+		return err
+	}
 	store, name, err := flags.openStore(c.Context())
 	if err != nil {
 		return fmt.Errorf("cannot start the boot server: %w", err)
 	}
 	server, err := netboot.New(netboot.Config{
 		Site: first.Site, NodeConfig: first.NodeConfig, Reload: r.reload, Store: store, StoreName: name, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
-		Interfaces: flags.networks, TFTPSinglePort: flags.singlePort, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
+		Interfaces: flags.networks, Handed: sockets, TFTPSinglePort: flags.singlePort, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		Secure: &netboot.Secure{
 			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: first.Policy,
@@ -182,7 +192,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if err != nil {
 		return fmt.Errorf("cannot start the boot server: %w", err)
 	}
-	snapshots, err := openDepot(a, d, id, flags.state, log)
+	snapshots, err := openDepot(a, d, id, flags.state, forDepot, log)
 	if err != nil {
 		server.Close()
 		return err
