@@ -176,6 +176,7 @@ func (s *Server) open() (err error) {
 	first := Change{Site: c.Site, NodeConfig: c.NodeConfig}
 	if c.Secure != nil {
 		first.Policy, first.TPM = c.Secure.Policy, c.Secure.TPM
+		first.Authority, first.Certificate = c.Secure.Authority, c.Secure.Certificate
 	}
 	now, err := s.makeLive(first, files)
 	if err != nil {
@@ -262,7 +263,7 @@ func (s *Server) serve(ctx context.Context) error {
 		group.Go(func() error { return s.serveWire(ctx, w) })
 	}
 	for _, listener := range s.sockets.secure {
-		listener := tls.NewListener(newCrowd(listener, log), s.config.Secure.tlsConfig())
+		listener := tls.NewListener(newCrowd(listener, log), (&Secure{Certificate: s.certificate}).tlsConfig())
 		group.Go(func() error {
 			return serveHTTP(ctx, listener, s.traffic.counted(s.now(func(l *live) http.Handler { return l.secure })), log)
 		})

@@ -29,11 +29,17 @@ func openDepot(a *app, d *clusterDocument, id *pki.Identity, state string, liste
 	if address == "" {
 		return nil, nil
 	}
-	own := &ownCertificate{app: a, make: id.Depot}
+	terms := depotTerms(a, d, id)
 	return depot.New(depot.Config{
-		Address: address, Listener: listener, Dir: filepath.Join(state, "etcd-snapshots"), Keep: d.Etcd.Backup.Keep, Nodes: controlPlanes(d),
-		Authority: id.Trusted(), Certificate: own.get, Log: log, Now: a.now,
+		Address: address, Listener: listener, Dir: filepath.Join(state, "etcd-snapshots"), Keep: terms.Keep, Nodes: terms.Nodes,
+		Authority: terms.Authority, Certificate: terms.Certificate, Log: log, Now: a.now,
 	})
+}
+
+// depotTerms are what a document and an identity say of the depot.
+func depotTerms(a *app, d *clusterDocument, id *pki.Identity) depot.Terms {
+	own := &ownCertificate{app: a, make: id.Depot}
+	return depot.Terms{Keep: d.Etcd.Backup.Keep, Nodes: controlPlanes(d), Authority: id.Trusted(), Certificate: own.get}
 }
 
 // controlPlanes are the names of a document's control planes.

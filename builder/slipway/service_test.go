@@ -114,7 +114,7 @@ func TestServeWithoutRoot(t *testing.T) {
 		}
 	}
 	reload(strings.Replace(changed, "role: worker", "role: wrker", 1))
-	await("the changed cluster document is not served")
+	await("the changed cluster document or identity is not served")
 	reload(changed)
 	await("the cluster document has changed and is served")
 	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
