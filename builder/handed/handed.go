@@ -114,7 +114,7 @@ func (s *socket) look(fd int) error {
 	switch {
 	case kind == unix.SOCK_DGRAM && protocol == unix.IPPROTO_UDP:
 		s.Protocol = UDP
-	case kind == unix.SOCK_STREAM && protocol == unix.IPPROTO_TCP:
+	case kind == unix.SOCK_STREAM && (protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_MPTCP):
 		s.Protocol = TCP
 		listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		if err != nil {
