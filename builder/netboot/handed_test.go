@@ -283,6 +283,16 @@ func TestHandedMisfits(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("of an interface that is gone", func(t *testing.T) {
+		addBridge(t, "br9", "10.9.0.1/24")
+		h := hold(t, "udp 0.0.0.0:67 br9")
+		removeBridge(t, "br9")
+		c := configFor(t, &journal{})
+		c.Handed = h.hand()
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), "(slipway.socket, UDP 0.0.0.0:67): the interface that it is bound to is no more: systemctl restart its unit") {
+			t.Errorf("got %v", err)
+		}
+	})
 	t.Run("twice, and another one", func(t *testing.T) {
 		c := configFor(t, &journal{})
 		h := hold(t, "udp 10.1.0.1:69 br0", "tcp 10.1.0.1:81")
