@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -46,8 +47,10 @@ const temporary = ".new-"
 // Config of a depot.
 type Config struct {
 	Address string // host and port
-	Dir     string // folder for the snapshots; made if it isn't there
-	Keep    int    // of each control plane
+	// Listener is bound to that address already; nil: New binds it. It is closed with the depot, and when New fails.
+	Listener net.Listener
+	Dir      string // folder for the snapshots; made if it isn't there
+	Keep     int    // of each control plane
 	// Nodes are the control planes, whose certificates name them.
 	Nodes []string
 	// Authority signed all clients' certificates. Certificate makes the server's own, for bootspec.DepotName.
@@ -62,41 +65,91 @@ type Depot struct {
 	config   Config
 	dir      *os.Root
 	listener net.Listener
-	clients  *x509.CertPool
 	taking   sync.Map // name of a node -> *sync.Mutex: one snapshot of each at a time
 	serving  atomic.Pointer[serving]
 }
 
-// serving is what may change while a depot runs.
-type serving struct {
-	nodes []string
-	keep  int
+// Terms are what may change while a depot runs. The fields are those of Config.
+type Terms struct {
+	Keep        int
+	Nodes       []string
+	Authority   []byte
+	Certificate func() (*tls.Certificate, error)
 }
 
-// Serve has a running depot take the snapshots of these control planes from now on, and keep so many of each.
-func (d *Depot) Serve(nodes []string, keep int) {
-	for _, n := range nodes {
-		d.taking.LoadOrStore(n, &sync.Mutex{})
+// serving is what a depot serves by now.
+type serving struct {
+	Terms
+	authorities []*x509.Certificate
+	tls         *tls.Config
+}
+
+// Prepare checks other terms for a running depot, and returns what has it serve by them: connections from then on, and requests on those
+// there are.
+func (d *Depot) Prepare(t Terms) (serve func(), err error) {
+	next := &serving{Terms: t}
+	next.Nodes = slices.Clone(t.Nodes)
+	clients := x509.NewCertPool()
+	for rest := t.Authority; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		authority, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("the cluster's authority is no certificate: %w", err)
+		}
+		clients.AddCert(authority)
+		next.authorities = append(next.authorities, authority)
 	}
-	d.serving.Store(&serving{slices.Clone(nodes), keep})
+	if len(next.authorities) == 0 {
+		return nil, errors.New("the cluster's authority is no certificate")
+	}
+	next.tls = &tls.Config{
+		MinVersion: tls.VersionTLS13, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert, SessionTicketsDisabled: true,
+		GetCertificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return t.Certificate() },
+		VerifyConnection: func(c tls.ConnectionState) error { _, _, err := d.who(&c); return err },
+		NextProtos:       []string{"http/1.1"},
+	}
+	return func() {
+		for _, n := range next.Nodes {
+			d.taking.LoadOrStore(n, &sync.Mutex{})
+		}
+		d.serving.Store(next)
+	}, nil
+}
+
+// trusts says whether one of the authorities of now has signed what a client has shown. A connection may be older than they are.
+func (s *serving) trusts(chains [][]*x509.Certificate) bool {
+	return slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool {
+		return slices.ContainsFunc(s.authorities, chain[len(chain)-1].Equal)
+	})
 }
 
 // New opens the folder and binds the port; Run serves.
 func New(c Config) (*Depot, error) {
-	fail := func(err error) (*Depot, error) { return nil, fmt.Errorf("cannot take snapshots of etcd: %w", err) }
+	fail := func(err error) (*Depot, error) {
+		if c.Listener != nil {
+			c.Listener.Close()
+		}
+		return nil, fmt.Errorf("cannot take snapshots of etcd: %w", err)
+	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return fail(err)
 	}
-	d := &Depot{config: c, clients: x509.NewCertPool()}
-	if !d.clients.AppendCertsFromPEM(c.Authority) {
-		return fail(errors.New("the cluster's authority is no certificate"))
+	d := &Depot{config: c}
+	serve, err := d.Prepare(Terms{Keep: c.Keep, Nodes: c.Nodes, Authority: c.Authority, Certificate: c.Certificate})
+	if err != nil {
+		return fail(err)
 	}
-	d.Serve(c.Nodes, c.Keep)
-	var err error
+	serve()
 	if d.dir, err = os.OpenRoot(c.Dir); err != nil {
 		return fail(err)
 	}
-	if d.listener, err = net.Listen("tcp", c.Address); err != nil {
+	if d.listener = c.Listener; d.listener == nil {
+		d.listener, err = net.Listen("tcp", c.Address)
+	}
+	if err != nil {
 		d.dir.Close()
 		return fail(err)
 	}
@@ -137,10 +190,8 @@ func (d *Depot) Run(ctx context.Context) error {
 
 func (d *Depot) tls() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, ClientCAs: d.clients, ClientAuth: tls.RequireAndVerifyClientCert, SessionTicketsDisabled: true,
-		GetCertificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.config.Certificate() },
-		VerifyConnection: func(c tls.ConnectionState) error { _, _, err := d.who(&c); return err },
-		NextProtos:       []string{"http/1.1"},
+		MinVersion:         tls.VersionTLS13,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return d.serving.Load().tls, nil },
 	}
 }
 
@@ -149,12 +200,16 @@ func (d *Depot) who(c *tls.ConnectionState) (node string, operator bool, err err
 	if c == nil || len(c.VerifiedChains) == 0 {
 		return "", false, errors.New("there is no certificate")
 	}
+	now := d.serving.Load()
+	if !now.trusts(c.VerifiedChains) {
+		return "", false, errors.New("the certificate is of an authority that counts no more")
+	}
 	leaf := c.VerifiedChains[0][0]
 	if slices.Contains(leaf.Subject.Organization, bootspec.ManageGroup) {
 		return "", true, nil
 	}
 	// Only the certificate of a node's management API has the bare name, and names it as a server's too.
-	if slices.Contains(d.serving.Load().nodes, leaf.Subject.CommonName) && slices.Contains(leaf.DNSNames, leaf.Subject.CommonName) {
+	if slices.Contains(now.Nodes, leaf.Subject.CommonName) && slices.Contains(leaf.DNSNames, leaf.Subject.CommonName) {
 		return leaf.Subject.CommonName, false, nil
 	}
 	return "", false, errors.New("the certificate is neither a control plane's nor an operator's")
@@ -340,7 +395,7 @@ func (d *Depot) prune(node, came string) error {
 		names = append(names, s.Name)
 	}
 	names = bootspec.SnapshotsOf(node, names, d.config.Now())
-	for _, old := range names[min(d.serving.Load().keep, len(names)):] {
+	for _, old := range names[min(d.serving.Load().Keep, len(names)):] {
 		if old == came {
 			continue
 		}

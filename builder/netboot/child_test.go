@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/slipway-os/slipway/builder/handed"
 	"github.com/slipway-os/slipway/builder/kv/etcdkv"
 	"github.com/slipway-os/slipway/builder/kv/etcdkv/etcdtest"
 	"github.com/slipway-os/slipway/images/bootspec/securetest"
@@ -30,6 +31,7 @@ type childConfig struct {
 	Address, Interface, Artifacts, State string
 	Authority, Certificate, Key          string // PEM
 	Store, StoreCA, StoreCert, StoreKey  string
+	handed                               []*os.File // sockets that systemd would hand to it
 }
 
 // serveChild serves until it is killed.
@@ -52,6 +54,8 @@ func serveChild(text string) {
 		NodeConfig: func(node string) ([]byte, error) { return []byte(secret + " of " + node), nil },
 		Log:        slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
+	config.Handed, err = handed.FromSystemd()
+	fail(err)
 	config.Site.ServeUnknown, config.Site.ListUnknown = true, true
 	config.Site.Server = netip.MustParseAddr(c.Address)
 	if c.Store != "" {
@@ -89,6 +93,16 @@ type fleet struct {
 // newFleet starts so many servers, at 10.1.0.2 and on; with an etcd they share it.
 func newFleet(t *testing.T, count int, etcd *etcdtest.Server) *fleet {
 	t.Helper()
+	f := newFleetAtRest(t, count, etcd)
+	for _, c := range f.servers {
+		c.launch()
+	}
+	return f
+}
+
+// newFleetAtRest is newFleet without the start.
+func newFleetAtRest(t *testing.T, count int, etcd *etcdtest.Server) *fleet {
+	t.Helper()
 	images := t.TempDir()
 	bake(t, images, "worker", "0.1.0", "amd64")
 	bake(t, images, "control-plane", "0.1.0", "amd64")
@@ -108,7 +122,6 @@ func newFleet(t *testing.T, count int, etcd *etcdtest.Server) *fleet {
 		}
 		c.has(c.config.Address + "/24")
 		f.servers = append(f.servers, c)
-		c.launch()
 	}
 	return f
 }
@@ -127,7 +140,11 @@ func (c *child) launch() {
 	text, err := json.Marshal(c.config)
 	must(c.t, err)
 	c.starts++
-	c.stop = c.host.start("env", childServer+"="+string(text), "sh", "-c", "exec /proc/"+fmt.Sprint(os.Getpid())+"/exe 2>>"+c.logFile())
+	command := []string{"env", childServer + "=" + string(text), "sh", "-c", "exec /proc/" + fmt.Sprint(os.Getpid()) + "/exe 2>>" + c.logFile()}
+	if n := len(c.config.handed); n > 0 { // as systemd does it (sd_listen_fds(3)), and with no right to ports below 1024
+		command[4] = fmt.Sprintf("LISTEN_PID=$$ LISTEN_FDS=%d exec setpriv --bounding-set -net_bind_service /proc/%d/exe 2>>%s", n, os.Getpid(), c.logFile())
+	}
+	c.stop = c.host.startWith(c.config.handed, command...)
 	for deadline := time.Now().Add(time.Minute); strings.Count(c.said(), "msg=serving") != c.starts; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.t.Fatalf("the server at %s doesn't start (%d):\n%s", c.config.Address, c.starts, c.said())

@@ -78,7 +78,7 @@ func (s *dhcp) serve(ctx context.Context) error {
 	}
 	for {
 		n, err := conn.ReadBatch(messages, 0)
-		if ctx.Err() != nil {
+		if err != nil && ctx.Err() != nil { // what was read before is answered
 			return nil
 		}
 		if errors.Is(err, net.ErrClosed) {

@@ -34,7 +34,7 @@ func (s *dhcp6) serve(ctx context.Context) error {
 	for {
 		n, from, err := s.conn.ReadFromUDPAddrPort(buffer)
 		switch {
-		case ctx.Err() != nil:
+		case err != nil && ctx.Err() != nil: // what was read before is answered
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("cannot read DHCPv6 requests: %w", err)

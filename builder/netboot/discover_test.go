@@ -228,7 +228,7 @@ func TestDocumentChangesWhileItIsServed(t *testing.T) {
 		if err := Reload(t.Context(), config.StateDir); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("got %v, want: %s", err, want)
 		}
-		if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0].Text, "the changed cluster document is not served") || !strings.Contains(w[0].Text, want) || strings.Contains(w[0].Text, "\x1b") {
+		if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0].Text, "the changed cluster document or identity is not served") || !strings.Contains(w[0].Text, want) || strings.Contains(w[0].Text, "\x1b") {
 			t.Errorf("warnings: %+v", w)
 		}
 		if s.live.Load() != before || len(s.Nodes()) != 3 {

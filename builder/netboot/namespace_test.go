@@ -170,7 +170,14 @@ func (c *host) in(work func() error) error {
 // start starts a command in the machine; stop ends it and waits.
 func (c *host) start(command ...string) (stop func()) {
 	c.t.Helper()
+	return c.startWith(nil, command...)
+}
+
+// startWith is start for a command that gets files from descriptor 3 on.
+func (c *host) startWith(files []*os.File, command ...string) (stop func()) {
+	c.t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
+	cmd.ExtraFiles = files
 	cmd.Env = append(os.Environ(), "RESULT="+c.dir)
 	must(c.t, c.in(cmd.Start))
 	stopped := false

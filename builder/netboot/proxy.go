@@ -111,7 +111,7 @@ func (s *dhcp) serveBootPort(ctx context.Context, conn *net.UDPConn) error {
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(buffer)
 		switch {
-		case ctx.Err() != nil:
+		case err != nil && ctx.Err() != nil: // what was read before is answered
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("cannot read requests at port %d: %w", portBoot, err)

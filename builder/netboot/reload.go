@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ type Change struct {
 	TPM     TPMPolicy
 	// NodeConfig as in Config.
 	NodeConfig func(node string) ([]byte, error)
+	// Authority and Certificate as in Secure; nil: those of before.
+	Authority   []byte
+	Certificate func() (*tls.Certificate, error)
 }
 
 // live is what is served now.
@@ -34,6 +38,8 @@ type live struct {
 	site                  *Site
 	artifacts             *artifacts
 	plain, secure, orders http.Handler
+	authority             []byte
+	certificate           func() (*tls.Certificate, error)
 }
 
 // ErrNeedsRestart says that a change of the document needs a server that is started anew.
@@ -79,6 +85,9 @@ func (s *Server) Change(ctx context.Context, c Change) error {
 		return err
 	}
 	s.warnUnsigned(files)
+	if c.Certificate == nil {
+		c.Authority, c.Certificate = before.authority, before.certificate
+	}
 	next, err := s.makeLive(c, files)
 	if err != nil {
 		return err
@@ -102,7 +111,7 @@ func (s *Server) makeLive(c Change, files *artifacts) (*live, error) {
 	}
 	if secure := s.config.Secure; secure != nil {
 		h.secure = bootspec.Secure{
-			Version: bootspec.ClaimVersion, Authority: string(secure.Authority),
+			Version: bootspec.ClaimVersion, Authority: string(c.Authority),
 			URL: secureURL(c.Site.Server, secure.Port),
 		}
 		var err error
@@ -120,13 +129,16 @@ func (s *Server) makeLive(c Change, files *artifacts) (*live, error) {
 	orders.Handle("/", takeOrders(c.Site, s.states, s.past, own, s.config.Log))
 	orders.HandleFunc("POST /reload", s.serveReload)
 	orders.HandleFunc("GET /machines", s.serveMachines)
-	return &live{site: c.Site, artifacts: files, plain: plain, secure: h.secureRoutes(), orders: orders}, nil
+	return &live{site: c.Site, artifacts: files, plain: plain, secure: h.secureRoutes(), orders: orders, authority: c.Authority, certificate: c.Certificate}, nil
 }
 
 // now is a handler of what is served at the time of a request.
 func (s *Server) now(which func(*live) http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { which(s.live.Load()).ServeHTTP(w, r) })
 }
+
+// certificate is the server's own of now.
+func (s *Server) certificate() (*tls.Certificate, error) { return s.live.Load().certificate() }
 
 // site is the one that is served now.
 func (s *Server) site() *Site { return s.live.Load().site }
@@ -141,7 +153,7 @@ func (s *dhcp) current() *dhcp {
 	return &c
 }
 
-// Reload has Config.Reload read the cluster document again. What is wrong with it is in the log, and a warning until it is right.
+// Reload has Config.Reload read the cluster document and all that goes with it again. What is wrong with it is in the log, and a warning until it is right.
 func (s *Server) Reload(ctx context.Context) error {
 	if s.config.Reload == nil {
 		return errors.New("this boot server can't read its document again")
@@ -154,12 +166,12 @@ func (s *Server) Reload(ctx context.Context) error {
 		s.refusedDocument = nil
 		return nil
 	}
-	s.config.Log.Error("the changed cluster document is not served; the one of before still is", "error", err)
+	s.config.Log.Error("the changed cluster document or identity is not served; what was before still is", "error", err)
 	since := now
 	if s.refusedDocument != nil {
 		since = s.refusedDocument.Since
 	}
-	s.refusedDocument = &Warning{"the changed cluster document is not served, the one of before still is: " + oneLine(bounded1k(err.Error())), since, now}
+	s.refusedDocument = &Warning{"the changed cluster document or identity is not served, what was before still is: " + oneLine(bounded1k(err.Error())), since, now}
 	return err
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/slipway-os/slipway/builder/handed"
 	"github.com/slipway-os/slipway/builder/kv"
 	"github.com/slipway-os/slipway/builder/release"
 	"github.com/slipway-os/slipway/builder/tftp"
@@ -37,7 +38,10 @@ type Config struct {
 	Secure *Secure
 	// Interfaces to serve on; empty: those that have the server's addresses.
 	Interfaces []string
-	HTTPPort   int // 0: bootspec.DefaultHTTPPort
+	// Handed are sockets that somebody else has bound and keeps; nil: none. The server uses them in the place of its own, and closes its
+	// descriptors of them. One that fits nothing that is served is an error.
+	Handed   *handed.Sockets
+	HTTPPort int // 0: bootspec.DefaultHTTPPort
 	// TFTPSinglePort: all of TFTP goes over port 69, for networks that let no other port through.
 	TFTPSinglePort bool
 	StateDir       string // folder for node states and leases; empty: kept in memory only
@@ -105,6 +109,7 @@ func New(c Config) (*Server, error) {
 	}
 	if err := errors.Join(c.Site.check(), c.Site.cannotDiscover(c.Secure != nil)); err != nil {
 		c.closeStore()
+		c.Handed.Close()
 		return nil, err
 	}
 	s := &Server{config: c, past: &history{site: c.Site, now: c.Now}, rivals: &rivals{site: c.Site, now: c.Now, log: c.Log}, reports: &reportLimit{now: c.Now}}
@@ -127,7 +132,7 @@ func (s *Server) open() (err error) {
 	if c.Secure != nil {
 		securePort = c.Secure.Port
 	}
-	if s.sockets, err = bind(c.Interfaces, c.Site, c.HTTPPort, securePort); err != nil {
+	if s.sockets, err = bind(c.Interfaces, c.Site, c.HTTPPort, securePort, c.Handed); err != nil {
 		return err
 	}
 	if c.StateDir != "" {
@@ -171,6 +176,7 @@ func (s *Server) open() (err error) {
 	first := Change{Site: c.Site, NodeConfig: c.NodeConfig}
 	if c.Secure != nil {
 		first.Policy, first.TPM = c.Secure.Policy, c.Secure.TPM
+		first.Authority, first.Certificate = c.Secure.Authority, c.Secure.Certificate
 	}
 	now, err := s.makeLive(first, files)
 	if err != nil {
@@ -205,6 +211,7 @@ func (c Config) closeStore() {
 // Close closes what New opened. Run does it by itself.
 func (s *Server) Close() {
 	s.sockets.close()
+	s.config.Handed.Close()
 	if now := s.live.Load(); now != nil {
 		now.artifacts.close()
 	}
@@ -256,7 +263,7 @@ func (s *Server) serve(ctx context.Context) error {
 		group.Go(func() error { return s.serveWire(ctx, w) })
 	}
 	for _, listener := range s.sockets.secure {
-		listener := tls.NewListener(newCrowd(listener, log), s.config.Secure.tlsConfig())
+		listener := tls.NewListener(newCrowd(listener, log), (&Secure{Certificate: s.certificate}).tlsConfig())
 		group.Go(func() error {
 			return serveHTTP(ctx, listener, counted(&s.traffic.https, s.now(func(l *live) http.Handler { return l.secure })), log)
 		})

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-os/slipway/builder/handed"
 )
 
 // Ports (IANA).
@@ -25,18 +27,25 @@ const (
 // sockets are the server's: those for UDP on each interface, those for TCP at each of its addresses.
 type sockets struct {
 	wires  []*wire
+	handed *handed.Sockets // that are used where they fit
 	http   []net.Listener
 	secure []net.Listener // none: no TLS
 	six    *sockets6      // nil: no IPv6
 }
 
 // bind finds the interfaces and binds every socket (securePort 0: none for TLS), or says why not and what to do.
-func bind(names []string, site *Site, httpPort, securePort int) (*sockets, error) {
+func bind(names []string, site *Site, httpPort, securePort int, from *handed.Sockets) (*sockets, error) {
 	wires, err := findWires(names, site)
 	if err != nil {
 		return nil, err
 	}
-	s := &sockets{wires: wires}
+	for _, w := range wires {
+		w.handed = from
+	}
+	s := &sockets{wires: wires, handed: from}
+	if err := s.fit(site, httpPort, securePort); err != nil {
+		return nil, err
+	}
 	if err := s.open(site, httpPort, securePort); err != nil {
 		s.close()
 		return nil, err
@@ -57,7 +66,7 @@ func (s *sockets) open(site *Site, httpPort, securePort int) error {
 		}
 	}
 	for _, server := range site.servers() {
-		plain, err := net.Listen("tcp", netip.AddrPortFrom(server, uint16(httpPort)).String())
+		plain, err := s.listen(netip.AddrPortFrom(server, uint16(httpPort)))
 		if err != nil {
 			return explain("HTTP", "tcp", httpPort, err)
 		}
@@ -65,7 +74,7 @@ func (s *sockets) open(site *Site, httpPort, securePort int) error {
 		if securePort == 0 {
 			continue
 		}
-		secure, err := net.Listen("tcp", netip.AddrPortFrom(server, uint16(securePort)).String())
+		secure, err := s.listen(netip.AddrPortFrom(server, uint16(securePort)))
 		if err != nil {
 			return explain("HTTPS", "tcp", securePort, err)
 		}
@@ -85,6 +94,82 @@ func (s *sockets) close() {
 		l.Close()
 	}
 	s.six.close()
+}
+
+// listen is the TCP socket for an address: the one that was handed over, or one that is bound now.
+func (s *sockets) listen(at netip.AddrPort) (net.Listener, error) {
+	switch l, err := s.handed.Listener(at); {
+	case l != nil || err != nil:
+		return l, err
+	case at.Addr().Is6():
+		return listenTCP6(at)
+	}
+	return net.Listen("tcp", at.String())
+}
+
+// datagrams is the UDP socket for an address on an interface: the one that was handed over, or one that is bound now.
+func datagrams(from *handed.Sockets, link string, at netip.AddrPort) (conn *net.UDPConn, err error) {
+	if conn, err = from.Datagrams(link, at); conn == nil && err == nil {
+		if at.Addr().Is6() {
+			return listenUDP6(link, at)
+		}
+		return listenUDP(link, at)
+	}
+	if err == nil {
+		err = broadcasts(conn)
+	}
+	if err != nil && conn != nil {
+		conn.Close()
+	}
+	return conn, err
+}
+
+// fit makes sure that whatever was handed over is one of the sockets that are served on.
+func (s *sockets) fit(site *Site, httpPort, securePort int) error {
+	var wants []handed.Want
+	udp := func(what, link string, at netip.Addr, port uint16) {
+		wants = append(wants, handed.Want{For: what, Protocol: handed.UDP, Link: link, Address: netip.AddrPortFrom(at, port)})
+	}
+	tcp := func(at netip.Addr) {
+		wants = append(wants, handed.Want{For: "HTTP", Protocol: handed.TCP, Address: netip.AddrPortFrom(at, uint16(httpPort))})
+		if securePort != 0 {
+			wants = append(wants, handed.Want{For: "HTTPS", Protocol: handed.TCP, Address: netip.AddrPortFrom(at, uint16(securePort))})
+		}
+	}
+	for _, w := range s.wires {
+		udp("DHCP", w.link.Name, netip.IPv4Unspecified(), portDHCP)
+		for _, server := range w.servers {
+			udp("TFTP", w.link.Name, server, portTFTP)
+			if site.Proxy {
+				udp("proxyDHCP", w.link.Name, server, portBoot)
+			}
+		}
+	}
+	for _, server := range site.servers() {
+		tcp(server)
+	}
+	if six := site.ipv6(); six != nil {
+		link, err := s.link6(six)
+		if err != nil {
+			return err
+		}
+		udp("DHCPv6", link.Name, netip.IPv6Unspecified(), portDHCP6)
+		udp("TFTP", link.Name, six.Server, portTFTP)
+		tcp(six.Server)
+	}
+	return s.handed.Misfits(wants)
+}
+
+// broadcasts lets a socket broadcast.
+func broadcasts(conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if control := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1) }); control != nil {
+		return control
+	}
+	return err
 }
 
 // listenUDP binds a UDP socket to an interface, allowed to broadcast.
@@ -177,7 +262,7 @@ func explain(service, network string, port int, err error) error {
 		}
 		return fmt.Errorf("cannot serve %s: %s holds %s port %d (stop it, or serve from another machine): %w", service, who, network, port, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("cannot serve %s on port %d: no right to (run as root, or give the program CAP_NET_BIND_SERVICE and CAP_NET_ADMIN): %w", service, port, err)
+		return fmt.Errorf("cannot serve %s on port %d: no right to (run as root, give the program CAP_NET_BIND_SERVICE and CAP_NET_ADMIN, or have systemd hand the socket over): %w", service, port, err)
 	}
 	return fmt.Errorf("cannot serve %s on port %d: %w", service, port, err)
 }

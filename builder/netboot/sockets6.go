@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/net/ipv6"
@@ -32,33 +31,23 @@ type sockets6 struct {
 // bind6 binds the sockets for IPv6, or says why not and what to do. What it has bound close closes. Those for TCP are like the others.
 func (s *sockets) bind6(six *IPv6, httpPort, securePort int) (err error) {
 	server := six.Server
-	var link *net.Interface
-	for _, w := range s.wires {
-		has, err := hasAddress(w.link, server)
-		if err != nil {
-			return err
-		}
-		if has {
-			link = w.link
-		}
-	}
-	if link == nil {
-		first := s.wires[0].link.Name
-		return fmt.Errorf("cannot serve IPv6 on %s: it lacks the server's address (ip address add %s dev %s)", first, netip.PrefixFrom(server, six.Subnet.Bits()), first)
+	link, err := s.link6(six)
+	if err != nil {
+		return err
 	}
 	s.six = &sockets6{link: link, server: server}
-	if s.six.dhcp, err = listenUDP6(link.Name, netip.AddrPortFrom(netip.IPv6Unspecified(), portDHCP6)); err != nil {
+	if s.six.dhcp, err = datagrams(s.handed, link.Name, netip.AddrPortFrom(netip.IPv6Unspecified(), portDHCP6)); err != nil {
 		return explain("DHCPv6", "udp", portDHCP6, err)
 	}
 	for _, group := range multicast6 {
-		if err := ipv6.NewPacketConn(s.six.dhcp).JoinGroup(link, &net.UDPAddr{IP: group}); err != nil {
+		if err := ipv6.NewPacketConn(s.six.dhcp).JoinGroup(link, &net.UDPAddr{IP: group}); err != nil && !errors.Is(err, unix.EADDRINUSE) { // a socket that was handed over has joined already
 			return fmt.Errorf("cannot serve DHCPv6: cannot join %s on %s (is IPv6 off there?): %w", group, link.Name, err)
 		}
 	}
-	if s.six.tftp, err = listenUDP6(link.Name, netip.AddrPortFrom(server, portTFTP)); err != nil {
+	if s.six.tftp, err = datagrams(s.handed, link.Name, netip.AddrPortFrom(server, portTFTP)); err != nil {
 		return explain("TFTP", "udp", portTFTP, err)
 	}
-	plain, err := listenTCP6(server, httpPort)
+	plain, err := s.listen(netip.AddrPortFrom(server, uint16(httpPort)))
 	if err != nil {
 		return explain("HTTP", "tcp", httpPort, err)
 	}
@@ -66,12 +55,30 @@ func (s *sockets) bind6(six *IPv6, httpPort, securePort int) (err error) {
 	if securePort == 0 {
 		return nil
 	}
-	secure, err := listenTCP6(server, securePort)
+	secure, err := s.listen(netip.AddrPortFrom(server, uint16(securePort)))
 	if err != nil {
 		return explain("HTTPS", "tcp", securePort, err)
 	}
 	s.secure = append(s.secure, secure)
 	return nil
+}
+
+// link6 is the interface that has the server's IPv6 address.
+func (s *sockets) link6(six *IPv6) (link *net.Interface, err error) {
+	for _, w := range s.wires {
+		has, err := hasAddress(w.link, six.Server)
+		if err != nil {
+			return nil, err
+		}
+		if has {
+			link = w.link
+		}
+	}
+	if link == nil {
+		first := s.wires[0].link.Name
+		return nil, fmt.Errorf("cannot serve IPv6 on %s: it lacks the server's address (ip address add %s dev %s)", first, netip.PrefixFrom(six.Server, six.Subnet.Bits()), first)
+	}
+	return link, nil
 }
 
 // transfer opens the socket of one TFTP transfer over IPv6.
@@ -115,7 +122,7 @@ func listenUDP6(link string, at netip.AddrPort) (*net.UDPConn, error) {
 	return conn.(*net.UDPConn), nil
 }
 
-func listenTCP6(server netip.Addr, port int) (net.Listener, error) {
+func listenTCP6(at netip.AddrPort) (net.Listener, error) {
 	config := net.ListenConfig{Control: freely("")}
-	return config.Listen(context.Background(), "tcp6", net.JoinHostPort(server.String(), strconv.Itoa(port)))
+	return config.Listen(context.Background(), "tcp6", at.String())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,14 +12,18 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
+	"github.com/slipway-os/slipway/builder/handed"
 	"github.com/slipway-os/slipway/builder/tftp"
 )
 
 // wire is an interface that the server listens on, with its sockets there. They are bound to the interface, so an interface
-// that is taken away and made again, as by a restart of the network's management, needs new ones.
+// that is taken away and made again, as by a restart of the network's management, needs new ones. Those that were handed over are bound to
+// it anew.
 type wire struct {
 	link    *net.Interface
+	handed  *handed.Sockets
 	servers []netip.Addr // our own addresses on it
 	dhcp    *net.UDPConn
 	boot    []*net.UDPConn // port 4011, for each address; none: not a proxy
@@ -80,20 +85,20 @@ func (w *wire) open(proxy bool) (err error) {
 			w.close()
 		}
 	}()
-	if w.dhcp, err = listenUDP(w.link.Name, netip.AddrPortFrom(netip.IPv4Unspecified(), portDHCP)); err != nil {
+	if w.dhcp, err = datagrams(w.handed, w.link.Name, netip.AddrPortFrom(netip.IPv4Unspecified(), portDHCP)); err != nil {
 		return explain("DHCP", "udp", portDHCP, err)
 	}
 	roomy(w.dhcp)
 	for _, server := range w.servers {
 		if proxy {
-			boot, err := listenUDP(w.link.Name, netip.AddrPortFrom(server, portBoot))
+			boot, err := datagrams(w.handed, w.link.Name, netip.AddrPortFrom(server, portBoot))
 			if err != nil {
 				return explain("proxyDHCP", "udp", portBoot, err)
 			}
 			roomy(boot)
 			w.boot = append(w.boot, boot)
 		}
-		files, err := listenUDP(w.link.Name, netip.AddrPortFrom(server, portTFTP))
+		files, err := datagrams(w.handed, w.link.Name, netip.AddrPortFrom(server, portTFTP))
 		if err != nil {
 			return explain("TFTP", "udp", portTFTP, err)
 		}
@@ -166,11 +171,19 @@ func (s *Server) serveWire(ctx context.Context, w *wire) error {
 		}
 		w.close()
 		log.Error("THE INTERFACE IS GONE: no machine there is answered until it is back, with the server's address")
-		if w.again(ctx, s.config.Site, func(err error) { log.Debug("waiting for the interface", "error", err) }) != nil {
+		if w.again(ctx, s.config.Site, func(err error) { log.Log(ctx, howBad(err), "waiting for the interface", "error", err) }) != nil {
 			return nil
 		}
 		log.Info("the interface is back, serving again", "address", w.servers[0])
 	}
+}
+
+// howBad is a level for the log: what the server has no right to doesn't come by waiting.
+func howBad(err error) slog.Level {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return slog.LevelError
+	}
+	return slog.LevelDebug
 }
 
 // serveSockets serves on the sockets of an interface until ctx ends or the interface is gone.

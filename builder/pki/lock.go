@@ -23,6 +23,9 @@ type Lock struct {
 	passphrase bool
 }
 
+// Lock is what the identity's keys are encrypted with; nil: they are plain. It opens them again, as long as they aren't encrypted for others.
+func (id *Identity) Lock() *Lock { return id.lock }
+
 // minPassphrase is the length of a passphrase in bytes.
 const minPassphrase = 12
 

@@ -236,10 +236,10 @@ func reloadCommand(a *app) *cobra.Command {
 	var state string
 	c := &cobra.Command{
 		Use:   "reload --cluster FILE",
-		Short: "Have the running boot server serve the changed cluster document",
-		Long: `reload has the running boot server read its cluster document again, and its folder of images. What is wrong with them is printed, and the
-server goes on with what it had. The cluster's name, the provisioning subnet, the server's own address and ports take a restart. SIGHUP
-does the same. It works on the boot server's machine, through its state folder.`,
+		Short: "Have the running boot server serve the changed cluster document or identity",
+		Long: `reload has the running boot server read its cluster document, its folder of images and the identity again. What is wrong with them is printed,
+and the server goes on with all that it had. An identity whose keys are encrypted is opened as at the server's start, without asking. The cluster's
+name, the provisioning subnet, the server's own address and ports take a restart. SIGHUP does the same. It works on the boot server's machine, through its state folder.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d, err := flags.load(c)
@@ -253,7 +253,7 @@ does the same. It works on the boot server's machine, through its state folder.`
 				}
 				return fmt.Errorf("cannot reload: %w", err)
 			}
-			fmt.Fprintln(a.words, "the boot server serves the document as it is now")
+			fmt.Fprintln(a.words, "the boot server serves the document and the identity as they are now")
 			return nil
 		},
 	}

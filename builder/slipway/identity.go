@@ -88,8 +88,13 @@ func loadIdentity(a *app, flags *clusterFlags, d *clusterDocument) (*pki.Identit
 	if err != nil {
 		return nil, err
 	}
+	return id, ofCluster(id, dir, d)
+}
+
+// ofCluster wants an identity to be that of a document's cluster.
+func ofCluster(id *pki.Identity, dir string, d *clusterDocument) error {
 	if id.Cluster != d.Metadata.Name {
-		return nil, fmt.Errorf("the identity in %s is that of cluster %s, not of %s", dir, id.Cluster, d.Metadata.Name)
+		return fmt.Errorf("the identity in %s is that of cluster %s, not of %s", dir, id.Cluster, d.Metadata.Name)
 	}
-	return id, nil
+	return nil
 }

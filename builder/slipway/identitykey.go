@@ -24,14 +24,7 @@ const (
 // identityKey is what opens an identity whose keys are encrypted. It is asked for only then.
 func (a *app) identityKey(flags *clusterFlags) pki.Opener {
 	return func(passphrase bool) (*pki.Lock, error) {
-		file := flags.key
-		if file == "" {
-			file = a.env(identityKeyVariable)
-		}
-		if file != "" {
-			return pki.ReadLock(file)
-		}
-		if lock, err := a.credential(); lock != nil || err != nil {
+		if lock, err := a.namedKey(flags); lock != nil || err != nil {
 			return lock, err
 		}
 		if !passphrase || !terminal(a.in) {
@@ -44,6 +37,45 @@ func (a *app) identityKey(flags *clusterFlags) pki.Opener {
 		}
 		return pki.Passphrase(word)
 	}
+}
+
+// namedKey is the lock of the file or the credential that is named; nil: none is.
+func (a *app) namedKey(flags *clusterFlags) (*pki.Lock, error) {
+	file := flags.key
+	if file == "" {
+		file = a.env(identityKeyVariable)
+	}
+	if file != "" {
+		return pki.ReadLock(file)
+	}
+	return a.credential()
+}
+
+// openAgain reads an identity anew for a program that runs and has nobody to ask for a passphrase. Its keys are opened by the file or credential that is
+// named; where that can't be read any more (a stick that was taken out), or a passphrase was typed, by what opened them before.
+func (a *app) openAgain(flags *clusterFlags, dir string, before *pki.Identity) (*pki.Identity, error) {
+	var named error
+	typed := false
+	id, err := pki.Open(dir, func(bool) (lock *pki.Lock, err error) {
+		if lock, named = a.namedKey(flags); lock != nil {
+			return lock, nil
+		}
+		typed = named == nil
+		switch lock := before.Lock(); {
+		case lock != nil:
+			return lock, nil
+		case named != nil:
+			return nil, named
+		}
+		return nil, fmt.Errorf("%w, and were not when the server was started: start it anew with the key that opens them (--identity-key)", pki.ErrLocked)
+	})
+	if errors.Is(err, pki.ErrWrongLock) {
+		err = errors.Join(err, named)
+		if typed {
+			err = fmt.Errorf("%w; the passphrase that was typed at the start is all that the server has: start it anew to type another one", err)
+		}
+	}
+	return id, err
 }
 
 // credential is the lock that systemd gave to this service; nil: none. Who may read it is systemd's to say: its access lists look like

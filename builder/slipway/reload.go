@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -16,12 +19,14 @@ import (
 	"github.com/slipway-os/slipway/builder/pki"
 )
 
-// reloader reads the document of a running boot server again.
+// reloader reads the document of a running boot server again, and the identity.
 type reloader struct {
 	app     *app
 	command *cobra.Command
 	flags   serveFlags
-	id      *pki.Identity
+	log     *slog.Logger
+	hold    sync.Mutex       // one at a time
+	id      *pki.Identity    // that is served
 	first   *clusterDocument // as the server was started with it
 	depot   *depot.Depot     // nil: the document has none
 	hangup  chan os.Signal
@@ -36,8 +41,8 @@ func newReloader(a *app, c *cobra.Command, flags serveFlags, d *clusterDocument,
 
 func (r *reloader) stop() { signal.Stop(r.hangup) }
 
-// change is what a document makes of a server.
-func (r *reloader) change(d *clusterDocument) netboot.Change {
+// change is what a document and an identity make of a server.
+func (r *reloader) change(d *clusterDocument, id *pki.Identity) netboot.Change {
 	site := netboot.FromCluster(d.Cluster)
 	site.Proxy = r.flags.proxy
 	for i := range site.Machines {
@@ -50,13 +55,29 @@ func (r *reloader) change(d *clusterDocument) netboot.Change {
 	return netboot.Change{
 		Site: site, Version: d.Image.Version, Policy: netboot.ClaimPolicy(d.Provisioning.Claims.Policy), TPM: netboot.TPMPolicy(d.Provisioning.Claims.TPM),
 		NodeConfig: func(node string) ([]byte, error) {
-			return nodeconfig.Render(d.Cluster, node, r.id, nodeconfig.Environment{Environment: r.app.pki(), Server: nodeServerURL(d, node)})
+			return nodeconfig.Render(d.Cluster, node, id, nodeconfig.Environment{Environment: r.app.pki(), Server: nodeServerURL(d, node)})
 		},
+		Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: r.app, make: id.BootServer}).get,
 	}
 }
 
-// reload reads the document and has the server serve it. Nothing is changed when something is wrong.
+// identity reads the identity as it is now.
+func (r *reloader) identity(d *clusterDocument) (*pki.Identity, error) {
+	dir := r.flags.identityDir(d)
+	id, err := r.app.openAgain(&r.flags.clusterFlags, dir, r.id)
+	if err != nil {
+		return nil, err
+	}
+	if id.Boot == nil {
+		return nil, fmt.Errorf("the identity in %s has no authority for the boot server, and had one (restore boot-ca.crt and boot-ca.key)", dir)
+	}
+	return id, ofCluster(id, dir, d)
+}
+
+// reload reads document and identity and has the server serve them. Nothing is changed when something is wrong.
 func (r *reloader) reload(ctx context.Context, server *netboot.Server) error {
+	r.hold.Lock()
+	defer r.hold.Unlock()
 	d, err := r.flags.load(r.command)
 	if err != nil {
 		return err
@@ -64,24 +85,45 @@ func (r *reloader) reload(ctx context.Context, server *netboot.Server) error {
 	switch {
 	case serverURL(d) != serverURL(r.first):
 		return fmt.Errorf("provisioning.httpPort has changed: %w", netboot.ErrNeedsRestart)
+	case r.flags.onePort(d) != r.flags.onePort(r.first):
+		return fmt.Errorf("provisioning.tftpSinglePort has changed: %w", netboot.ErrNeedsRestart)
 	case d.Depot() != r.first.Depot():
 		return fmt.Errorf("etcd.backup.to pushes to the boot server now or no longer: %w", netboot.ErrNeedsRestart)
 	}
 	if r.flags.live {
 		d.Live()
 	}
-	change := r.change(d)
+	id, err := r.identity(d)
+	if err != nil {
+		return err
+	}
+	change := r.change(d, id)
 	for _, m := range change.Site.Machines {
 		if _, err := change.NodeConfig(m.Name); err != nil {
 			return errors.Join(fmt.Errorf("no configuration can be made for %s", m.Name), err)
 		}
 	}
+	if _, err := change.Certificate(); err != nil {
+		return fmt.Errorf("no certificate can be made for the boot server: %w", err)
+	}
+	depot := func() {}
+	if r.depot != nil {
+		terms := depotTerms(r.app, d, id)
+		if _, err := terms.Certificate(); err != nil {
+			return fmt.Errorf("no certificate can be made for the depot of snapshots: %w", err)
+		}
+		if depot, err = r.depot.Prepare(terms); err != nil {
+			return err
+		}
+	}
 	if err := server.Change(ctx, change); err != nil {
 		return err
 	}
-	if r.depot != nil {
-		r.depot.Serve(controlPlanes(d), d.Etcd.Backup.Keep)
+	depot()
+	if !bytes.Equal(id.Trusted(), r.id.Trusted()) || !bytes.Equal(id.CA.PEM(), r.id.CA.PEM()) || !bytes.Equal(id.Boot.PEM(), r.id.Boot.PEM()) {
+		r.log.Info("the identity has changed: configurations are of its authorities of now", "authority", id.CA.Certificate.Subject.CommonName)
 	}
+	r.id = id
 	return nil
 }
 

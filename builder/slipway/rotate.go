@@ -40,7 +40,7 @@ renew, one after the other; a call that was cut off, or failed at a node, goes o
 
 After it nothing counts that the old ones have signed: certificates of removed nodes and what a removed control plane could sign,
 admin kubeconfigs, tokens of service accounts. Take removed nodes out of the document first (slipway prune). The boot server's
-authority and the key that encrypts Secrets in etcd stay. Restart slipway serve after each step.`,
+authority and the key that encrypts Secrets in etcd stay. Have the boot server reload after each step (slipway reload).`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := needs(c, "cluster"); err != nil {
@@ -172,17 +172,17 @@ func writeStep(w io.Writer, d *clusterDocument, step pki.Step) {
 func writeNext(w io.Writer, done pki.Step) error {
 	words := map[pki.Step]string{
 		pki.StepTrust: `every node trusts the new authorities (step 1 of 3).
-Now, and before the next step: restart slipway serve; keep a copy of the identity; give everybody a new kubeconfig (slipway kubeconfig), which
+Now, and before the next step: slipway reload, for the boot server; keep a copy of the identity; give everybody a new kubeconfig (slipway kubeconfig), which
 trusts them too; start the pods anew that ask the API, as they read its authority only when they start:
   kubectl rollout restart --namespace kube-system deployment,daemonset,statefulset   (and in your own namespaces)
 Then: slipway rotate (issue)
 `,
 		pki.StepIssue: `the new authorities sign everything (step 2 of 3).
-Now: restart slipway serve; give everybody a new kubeconfig once more: those of before no longer get in after the next step.
+Now: slipway reload, for the boot server; give everybody a new kubeconfig once more: those of before no longer get in after the next step.
 Then, after an hour: slipway rotate (finish)
 `,
 		pki.StepFinish: `what the authorities of before have signed counts no more (step 3 of 3): the rotation is done.
-Now: restart slipway serve; keep a copy of the identity; write media of nodes anew that may still have an old configuration.
+Now: slipway reload, for the boot server; keep a copy of the identity; write media of nodes anew that may still have an old configuration.
 `,
 	}
 	_, err := io.WriteString(w, words[done])

@@ -228,6 +228,7 @@ func TestNothingSecretIsServed(t *testing.T) {
 		"ip addr add 10.1.0.21/24 dev br0", "ip link set br0 up"} {
 		shell(words)
 	}
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "br0").Run() })
 	if err := errors.Join(os.WriteFile(file("lab.yaml"), cluster.Lab(), 0o600), os.Mkdir(file("images"), 0o755),
 		served(file("images"), "control-plane"), served(file("images"), "worker")); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-os/slipway/builder/dashboard"
+	"github.com/slipway-os/slipway/builder/handed"
 	"github.com/slipway-os/slipway/builder/netboot"
 	"github.com/slipway-os/slipway/builder/tpm"
 	"github.com/slipway-os/slipway/profiles/cluster"
@@ -28,6 +29,7 @@ type serveFlags struct {
 	artifacts, state, clock          string
 	networks                         []string
 	verbose, live, proxy, singlePort bool
+	ports                            bool // singlePort was given: it wins over the document
 	address                          string
 	store, storeCA                   string
 	storeCert, storeKey              string
@@ -44,7 +46,8 @@ the document says so) with an address, the image of their role and their own con
 Where another DHCP server gives the addresses, --proxy leaves them to it and says only what to boot.
 With --store several servers serve one site, each with an --address of its own: they share leases, claims and node states in an etcd,
 and when one dies the others go on.
-It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, or CAP_NET_BIND_SERVICE and CAP_NET_ADMIN).`,
+It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, or CAP_NET_BIND_SERVICE and CAP_NET_ADMIN). Sockets that
+systemd hands over (slipway.socket) are used in the place of its own; one that doesn't fit the document is an error.`,
 		Args: noWords,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d, err := flags.load(c)
@@ -54,6 +57,7 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 			if err := needs(c, "artifacts"); err != nil {
 				return err
 			}
+			flags.ports = c.Flags().Changed("tftp-single-port")
 			if err := flags.ownAddress(d); err != nil {
 				return usage(c, err)
 			}
@@ -69,7 +73,7 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	c.Flags().StringVar(&flags.state, "state", "", "folder for node states and leases (default: /var/lib/slipway/CLUSTER)")
 	c.Flags().BoolVar(&flags.live, "live", false, "nodes run from memory: install and storage of the document are left out, disks are not touched")
 	c.Flags().BoolVar(&flags.proxy, "proxy", false, "give no addresses: another DHCP server does; say only what to boot (proxyDHCP, ports 67 and 4011)")
-	c.Flags().BoolVar(&flags.singlePort, "tftp-single-port", false, "send files by TFTP from port 69 itself, for networks that let no other port through")
+	c.Flags().BoolVar(&flags.singlePort, "tftp-single-port", false, "send files by TFTP from port 69 itself, for networks that let no other port through (default: provisioning.tftpSinglePort)")
 	c.Flags().StringVar(&flags.address, "address", "", "this server's address, where several serve one site (default: provisioning.server)")
 	c.Flags().StringVar(&flags.store, "store", "", "keep node states, leases and claims in an etcd that several boot servers share: etcd://HOST:PORT,HOST:PORT/PREFIX")
 	c.Flags().StringVar(&flags.storeCA, "store-ca", "", "file with the authority of that etcd (PEM)")
@@ -79,6 +83,14 @@ It needs the rights to listen on ports 67 and 69 and to enter neighbours (root, 
 	_ = c.Flags().MarkHidden("clock")
 	c.Flags().BoolVarP(&flags.verbose, "verbose", "v", false, "log every packet's decision")
 	return c
+}
+
+// onePort says whether all of TFTP goes over port 69.
+func (f *serveFlags) onePort(d *clusterDocument) bool {
+	if f.ports {
+		return f.singlePort
+	}
+	return d.Provisioning.TFTPSinglePort
 }
 
 // behind is the time of machines whose clocks go slower than ours: a file that builder/rack writes says how many nanoseconds
@@ -161,18 +173,26 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 		words = table
 	}
 	log := newLog(words, a.env, level)
-	first := r.change(d)
+	r.log = log
+	first := r.change(d, id)
+	sockets, err := handed.FromSystemd()
+	if err != nil {
+		return err
+	}
+	forDepot, err := depotListener(d, sockets)
+	if err != nil {
+		return err
+	}
 	store, name, err := flags.openStore(c.Context())
 	if err != nil {
 		return fmt.Errorf("cannot start the boot server: %w", err)
 	}
 	server, err := netboot.New(netboot.Config{
 		Site: first.Site, NodeConfig: first.NodeConfig, Reload: r.reload, Store: store, StoreName: name, Artifacts: flags.artifacts, Version: d.Image.Version, Trust: trust,
-		Interfaces: flags.networks, TFTPSinglePort: flags.singlePort, HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
+		Interfaces: flags.networks, Handed: sockets, TFTPSinglePort: flags.onePort(d), HTTPPort: d.Provisioning.HTTPPort, StateDir: flags.state, Now: a.now, Told: behind(flags.clock, a.now),
 		Log: log,
 		Secure: &netboot.Secure{
-			Authority: id.Boot.PEM(), Certificate: (&ownCertificate{app: a, make: id.BootServer}).get, Policy: first.Policy,
-			TPM: first.TPM, Makers: makers,
+			Authority: first.Authority, Certificate: first.Certificate, Policy: first.Policy, TPM: first.TPM, Makers: makers,
 		},
 		Pages: func(s *netboot.Server) http.Handler {
 			return dashboard.New(dashboard.Source{Cluster: d.Metadata.Name, Nodes: s.Nodes, Traffic: s.Traffic,
@@ -182,7 +202,7 @@ func serve(c *cobra.Command, a *app, flags serveFlags, d *clusterDocument) error
 	if err != nil {
 		return fmt.Errorf("cannot start the boot server: %w", err)
 	}
-	snapshots, err := openDepot(a, d, id, flags.state, log)
+	snapshots, err := openDepot(a, d, id, flags.state, forDepot, log)
 	if err != nil {
 		server.Close()
 		return err

@@ -97,6 +97,7 @@ type Provisioning struct {
 	Server          netip.Addr   `yaml:"server"` // the boot server's address in it
 	Pool            Range        `yaml:"pool"`   // for machines without a reserved address; may be empty
 	HTTPPort        int          `yaml:"httpPort"`
+	TFTPSinglePort  bool         `yaml:"tftpSinglePort"`  // all of TFTP over port 69, for networks that let no other port through
 	UnknownMachines string       `yaml:"unknownMachines"` // default list
 	Claims          Claims       `yaml:"claims"`
 	Subnets         []Subnet     `yaml:"subnets"` // where machines boot besides

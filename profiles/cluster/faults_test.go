@@ -115,6 +115,8 @@ var faults = []fault{
 		`lab.yaml:13:9: provisioning.pool: the range 10.1.0.199-10.1.0.100 ends before it begins (write it like 10.1.0.100-10.1.0.199)`},
 	{"pool is no range", "pool: 10.1.0.100-10.1.0.199", "pool: 10.1.0.100",
 		`lab.yaml:13:9: provisioning.pool: "10.1.0.100" is not a range of addresses (write it like 10.1.0.100-10.1.0.199)`},
+	{"TFTP's port", "  pool:", "  tftpSinglePort: 69\n  pool:",
+		`lab.yaml:13:19: provisioning.tftpSinglePort: is the number 69, not a truth value (true or false)`},
 	{"port", "  pool:", "  httpPort: 80800\n  pool:",
 		`lab.yaml:13:13: provisioning.httpPort: 80800 is not a port (use 1 to 65535)`},
 	{"unknown machines", "  pool:", "  unknownMachines: serve\n  pool:",
