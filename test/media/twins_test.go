@@ -56,15 +56,40 @@ func TestMachineWithHTTPBootAlone(t *testing.T) {
 	s := newSite(t)
 	trap := s.trap(unix.IPPROTO_TCP, someKernel)
 	m := s.powerOn("IPv4PXE", "IPv6PXE")
+	other := losesKernel(t, s, m, trap, (*twin).kill)
+	m.await("UEFI Interactive Shell")
+	if n := other.worker(); n.State != string(bootspec.EventOffer) {
+		t.Errorf("the other server says of a worker that is in its shell: %s", n.State)
+	}
+	m.reset()
+	other.await(`msg="http: sent"`, 1)
+	m.await(lineStarting)
+}
+
+// TestMachineWithIPXEBeginsAnew: iPXE on a machine with legacy BIOS starts the machine anew when its server goes away, and loads from the other.
+func TestMachineWithIPXEBeginsAnew(t *testing.T) {
+	for name, die := range map[string]func(*twin){"killed": (*twin).kill, "off": (*twin).powerOff} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			trap := s.trap(unix.IPPROTO_TCP, someKernel)
+			m := launchIn(t, s.space, "-machine", "smm=on", "-m", "1024", "-netdev", "tap,id=boot,ifname=tap0,script=no,downscript=no",
+				"-device", "e1000e,netdev=boot,mac="+worker1+",bootindex=1")
+			other := losesKernel(t, s, m, trap, die)
+			other.await("part=initrd", 1)
+			m.await(lineStarting)
+		})
+	}
+}
+
+// losesKernel has the server die that is caught in a trap, and returns the other one.
+func losesKernel(t *testing.T, s *site, m *machine, trap *trap, die func(*twin)) *twin {
+	t.Helper()
 	dead := s.caught(trap, m)
 	t.Logf("the firmware loads from %s, which dies", dead.address)
-	dead.kill()
+	die(dead)
 	died := time.Now()
-	m.await("UEFI Interactive Shell")
-	t.Logf("%.0f s later it is in its shell", time.Since(died).Seconds())
-	m.reset()
-	s.other(dead).await(`msg="http: sent"`, 1)
-	m.await(lineStarting)
+	t.Cleanup(func() { t.Logf("all else took %.0f s", time.Since(died).Seconds()) })
+	return s.other(dead)
 }
 
 // throughRoot has the server die that the agent loads its root image from.
