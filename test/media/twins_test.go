@@ -72,7 +72,7 @@ func TestMachineWithIPXEBeginsAnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
 			trap := s.trap(unix.IPPROTO_TCP, someKernel)
-			m := launchIn(t, s.space, "-machine", "smm=on", "-m", "1024", "-netdev", "tap,id=boot,ifname=tap0,script=no,downscript=no",
+			m := launchIn(t, s.space, "-machine", "smm=on,graphics=off", "-m", "1024", "-netdev", "tap,id=boot,ifname=tap0,script=no,downscript=no",
 				"-device", "e1000e,netdev=boot,mac="+worker1+",bootindex=1")
 			other := losesKernel(t, s, m, trap, die)
 			other.await("part=initrd", 1)
