@@ -100,14 +100,14 @@ func script(base, image, cmdline string) (string, error) {
 	from := base + routeIPXE + image + "/"
 	return fmt.Sprintf(`#!ipxe
 echo %s
-kernel %s%s %s initrd=%s || goto failed
-initrd %s%s || goto failed
+%s
+%s
 boot || goto failed
 :failed
 echo Cannot boot %s. This machine starts anew in 30 seconds.
 sleep 30
 reboot
-`, image, from, fileKernel, strings.Join(words, " "), fileInitrd, from, fileInitrd, image), nil
+`, image, loadLine("kernel", from+fileKernel, strings.Join(words, " "), "initrd="+fileInitrd), loadLine("initrd", from+fileInitrd), image), nil
 }
 
 // scriptUEFI is what iPXE does with an image on UEFI: it starts the UKI with its own command line as words. Left alone, iPXE would give it its
@@ -119,13 +119,24 @@ func scriptUEFI(base, image, cmdline string) (string, error) {
 	}
 	return fmt.Sprintf(`#!ipxe
 echo %s
-kernel %s%s%s%s %s || goto failed
+%s
 boot || goto failed
 :failed
 echo Cannot boot %s. This machine starts anew in 30 seconds.
 sleep 30
 reboot
-`, image, base, bootspec.RouteArtifacts, image, bootspec.ExtUKI, strings.Join(words, " "), image), nil
+`, image, loadLine("kernel", base+bootspec.RouteArtifacts+image+bootspec.ExtUKI, strings.Join(words, " ")), image), nil
+}
+
+// ipxePatience is after how many milliseconds without a byte iPXE gives a transfer up. Left alone it waits for ever for a server that was
+// switched off.
+const ipxePatience = 30000
+
+// loadLine is a line of a script that loads a file. iPXE that doesn't know --timeout (https://ipxe.org/cmd/kernel) goes by its second half; for others
+// that is another try.
+func loadLine(command string, words ...string) string {
+	what := strings.Join(words, " ")
+	return fmt.Sprintf("%s --timeout %d %s || %s %s || goto failed", command, ipxePatience, what, command, what)
 }
 
 // wordsFor are the words of a kernel's command line, for a script of iPXE's.

@@ -83,8 +83,8 @@ func TestIPXEBootsTheUKIsParts(t *testing.T) {
 	code, script := s.fetch(folder + "boot.ipxe")
 	want := `#!ipxe
 echo slipway-worker-0.1.0-amd64
-kernel http://10.1.0.1:8080` + folder + `linux ` + cmdline + ` initrd=initrd || goto failed
-initrd http://10.1.0.1:8080` + folder + `initrd || goto failed
+kernel --timeout 30000 http://10.1.0.1:8080` + folder + `linux ` + cmdline + ` initrd=initrd || kernel http://10.1.0.1:8080` + folder + `linux ` + cmdline + ` initrd=initrd || goto failed
+initrd --timeout 30000 http://10.1.0.1:8080` + folder + `initrd || initrd http://10.1.0.1:8080` + folder + `initrd || goto failed
 boot || goto failed
 :failed
 echo Cannot boot slipway-worker-0.1.0-amd64. This machine starts anew in 30 seconds.
@@ -95,7 +95,8 @@ reboot
 		t.Errorf("%d\n%s\nwant\n%s", code, script, want)
 	}
 	code, script = s.fetch(folder + "uefi.ipxe")
-	if line := "kernel http://10.1.0.1:8080/artifacts/slipway-worker-0.1.0-amd64.efi " + cmdline + " || goto failed\nboot || goto failed\n"; code != 200 || !strings.Contains(script, line) {
+	efi := "http://10.1.0.1:8080/artifacts/slipway-worker-0.1.0-amd64.efi " + cmdline
+	if line := "kernel --timeout 30000 " + efi + " || kernel " + efi + " || goto failed\nboot || goto failed\n"; code != 200 || !strings.Contains(script, line) {
 		t.Errorf("%d\n%s\nwant in it\n%s", code, script, line)
 	}
 	// A node whose boot server is reached over a bond or a VLAN has that in its script, at its address alone.

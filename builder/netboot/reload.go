@@ -107,7 +107,7 @@ func (s *Server) makeLive(c Change, files *artifacts) (*live, error) {
 	own := &claims{store: s.claims.store, policy: c.Policy, tpm: c.TPM, log: s.claims.log}
 	h := &handler{
 		site: c.Site, port: s.config.HTTPPort, artifacts: files, states: s.states, config: inTurn(runtime.GOMAXPROCS(0), c.NodeConfig), log: s.config.Log,
-		reports: s.reports, told: s.config.Told, now: s.config.Now, claims: own, leases: s.leases, machines: s.machines, others: s.sisters.alive,
+		reports: s.reports, told: s.config.Told, now: s.config.Now, claims: own, leases: s.leases, machines: s.machines, others: s.sisters.others,
 	}
 	if secure := s.config.Secure; secure != nil {
 		h.secure = bootspec.Secure{

@@ -1,6 +1,7 @@
 package netboot
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -191,19 +192,22 @@ func (s *sisters) link(mac string) bool {
 	return false
 }
 
-// alive are the addresses of the sisters that were heard lately.
-func (s *sisters) alive() (out []netip.Addr) {
+// others are the addresses of the sisters, for machines: those that were heard lately, then the silent ones, the one heard last first. A machine
+// asks only once, and who is silent now may be all there is when the others are gone.
+func (s *sisters) others() (out []netip.Addr) {
 	if s == nil {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	silence := map[netip.Addr]time.Duration{}
 	for address, other := range s.known {
-		if s.now().Sub(other.heard).Abs() < sisterStays {
-			out = append(out, address)
+		if silence[address] = s.now().Sub(other.heard).Abs(); silence[address] < sisterStays {
+			silence[address] = 0
 		}
+		out = append(out, address)
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
+	slices.SortFunc(out, func(a, b netip.Addr) int { return cmp.Or(cmp.Compare(silence[a], silence[b]), a.Compare(b)) })
 	return out
 }
 

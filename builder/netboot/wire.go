@@ -192,7 +192,7 @@ func (s *Server) serveSockets(ctx context.Context, w *wire) error {
 	d := &dhcp{
 		policy: Policy{
 			Site: site, At: w.servers, On: w.link.Name, HTTPPort: s.config.HTTPPort, MTU: w.link.MTU, Lease: s.leases.propose, BootFrom: s.states.bootFrom,
-			Others: s.sisters.alive, Away: s.sisters.away,
+			Others: s.sisters.others, Away: s.sisters.away,
 			Image:      s.image,
 			BIOSLoader: func(role string) string { return s.live.Load().artifacts.bios[role] },
 		},
