@@ -19,8 +19,8 @@ import (
 const (
 	maxWaiting = 4096 // commits that are begun and not yet written
 	maxGroup   = 1024 // commits that are written with one sync
-	// After a group of manyInGroup the next one has gatherTime to become larger: syncs without a pause take processor time from those who
-	// bring the commits. A commit that comes alone waits for nothing.
+	// After a group of manyInGroup the next one begins gatherTime after it at the earliest, to become larger meanwhile: syncs without a
+	// pause take processor time from those who bring the commits. A commit that comes alone waits for nothing.
 	manyInGroup = 8
 	gatherTime  = 2 * time.Millisecond
 )
@@ -206,15 +206,16 @@ func (b *Bolt) Close() error {
 // run writes commits, all that wait together.
 func (b *Bolt) run() {
 	defer close(b.ended)
-	last := 0
+	last, began := 0, time.Time{}
 	for first := range b.queue {
 		if last >= manyInGroup && len(b.queue) < maxGroup {
-			time.Sleep(gatherTime)
+			time.Sleep(gatherTime - time.Since(began))
 		}
 		group := []*commit{first}
 		for len(group) < maxGroup && len(b.queue) > 0 {
 			group = append(group, <-b.queue)
 		}
+		began = time.Now()
 		b.write(group)
 		last = len(group)
 	}

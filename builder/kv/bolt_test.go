@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -269,5 +270,59 @@ func BenchmarkCommit(b *testing.B) {
 			group.Wait()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
 		})
+	}
+}
+
+// BenchmarkSteady is how long a commit waits when they come at a steady rate. BenchmarkSync is the disk's part of it, twice in each group.
+func BenchmarkSteady(b *testing.B) {
+	for _, rate := range []int{500, 2000, 6000} {
+		b.Run(fmt.Sprintf("a-second=%d", rate), func(b *testing.B) {
+			s, err := openFile(filepath.Join(b.TempDir(), "kv.db"))
+			must(b, err)
+			defer s.Close()
+			type begun struct {
+				at    time.Time
+				saved <-chan error
+			}
+			waiting, all := make(chan begun, 1<<16), make(chan []time.Duration)
+			go func() {
+				var waits []time.Duration
+				for c := range waiting {
+					if err := <-c.saved; err != nil {
+						b.Error(err)
+					}
+					waits = append(waits, time.Since(c.at))
+				}
+				all <- waits
+			}()
+			value := []byte(`{"mac":"52:54:00:00:00:21","address":"10.1.16.0","until":"2026-01-01T00:00:00Z"}`)
+			begin := time.Now()
+			for i := 0; b.Loop(); i++ {
+				if early := time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))); early > 0 {
+					time.Sleep(early)
+				}
+				waiting <- begun{time.Now(), s.Begin(kv.Put(fmt.Sprintf("lease/10.%d.%d.%d", i>>16&255, i>>8&255, i&255), value))}
+			}
+			close(waiting)
+			waits := <-all
+			slices.Sort(waits)
+			b.ReportMetric(float64(waits[len(waits)/2].Microseconds()), "median-µs")
+			b.ReportMetric(float64(waits[len(waits)*99/100].Microseconds()), "p99-µs")
+		})
+	}
+}
+
+// BenchmarkSync is what the disk alone takes: a page written over, and synced.
+func BenchmarkSync(b *testing.B) {
+	file, err := os.Create(filepath.Join(b.TempDir(), "file"))
+	must(b, err)
+	defer file.Close()
+	const pages = 256
+	_, err = file.Write(make([]byte, pages*4096))
+	must(b, errors.Join(err, file.Sync()))
+	page := make([]byte, 4096)
+	for i := 0; b.Loop(); i++ {
+		_, err := file.WriteAt(page, int64(i%pages)*4096)
+		must(b, errors.Join(err, unix.Fdatasync(int(file.Fd()))))
 	}
 }

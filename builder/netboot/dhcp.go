@@ -112,26 +112,12 @@ func (s *dhcp) take(m ipv4.Message) {
 	s.handle(packet, request, unicast)
 }
 
-// Acknowledgements of leases that were written together leave a few at a time: a relay's socket has room for some 150 (rmem_default).
-const (
-	fewAcks  = 16
-	acksRest = time.Millisecond
-)
-
 // acknowledge sends what waits for the disk. While it waits for one lease others join it: they are written together.
 func (s *dhcp) acknowledge() {
-	together := 0
+	pace := pace{now: time.Now, rest: time.Sleep}
 	for k := range s.kept {
-		var err error
-		select {
-		case err = <-k.saved:
-			if together++; together%fewAcks == 0 {
-				time.Sleep(acksRest)
-			}
-		default:
-			together = 0
-			err = <-k.saved
-		}
+		err := <-k.saved
+		pace.wait()
 		if errors.Is(err, errTaken) {
 			s.refuse(k)
 			continue

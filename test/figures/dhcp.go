@@ -12,20 +12,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
 // The DHCP servers are measured one after the other, each in a pair of network namespaces of its own and with no leases at first, with
 // Kea's perfdhcp: each exchange is DISCOVER, OFFER, REQUEST, ACK of a client that nobody has seen before, as a relay on the same network
-// hands it on. All keep their leases in files of the same file system; only ours are synced to the disk before they are acknowledged, and
-// only ours asks by ARP before it gives an address: dnsmasq asks by ICMP and is told not to, as under any load it must be (it waits for
-// each), Kea doesn't unless it is told to.
+// hands it on. All keep their leases on the same file system; ours and Kea's in PostgreSQL are synced to the disk before they are
+// acknowledged, which a power cut shows (see cut), and only ours asks by ARP before it gives an address: dnsmasq asks by ICMP and is told
+// not to, as under any load it must be (it waits for each), Kea doesn't unless it is told to.
 
 // dhcpServer is one that is measured.
 type dhcpServer struct {
 	name, program string
-	start         func(n *namespaces, dir string) (*exec.Cmd, error)
+	start         func(n *namespaces, dir string) (running, error)
+	leases        func(n *namespaces, dir string) (int, error) // how many there are in the folder of one that runs no more
 }
 
 // namespaces are two, on one cable: srv (10.1.0.1) and cli (10.1.0.2).
@@ -67,11 +67,16 @@ func dhcp(work, images string) ([]row, error) {
 		return nil, err
 	}
 	servers := []dhcpServer{
-		{"slipway serve, leases synced", "slipway", func(n *namespaces, dir string) (*exec.Cmd, error) {
+		{"slipway serve, leases synced", "slipway", func(n *namespaces, dir string) (running, error) {
 			return n.inServer(dir, "bin/slipway", "serve", "--cluster", cluster, "--identity", identity, "--artifacts", images, "--state", filepath.Join(dir, "state"), "--interface", "srv")
-		}},
-		{"dnsmasq, leases in its file, no-ping", "dnsmasq", startDnsmasq},
-		{"Kea, leases in memfile", "kea", startKea},
+		}, slipwayLeases},
+		{"dnsmasq, leases in its file, no-ping", "dnsmasq", startDnsmasq, dnsmasqLeases},
+		{"Kea, leases in memfile", "kea", startKea, keaLeases},
+	}
+	if db, err := findPostgres(); err != nil {
+		fmt.Fprintln(os.Stderr, "figures: Kea with PostgreSQL is left out:", err)
+	} else {
+		servers = append(servers, dhcpServer{"Kea, leases in PostgreSQL", "kea-postgresql", db.startKea, db.leases})
 	}
 	var rows []row
 	tops := map[string]load{}
@@ -87,6 +92,11 @@ func dhcp(work, images string) ([]row, error) {
 		}
 		rows = append(rows, row{fmt.Sprintf("DHCP, the most of %s with at most 1 %% lost%s", s.name, busy()), top.String(), perfCommand(top.asked)})
 		tops[s.program] = top
+		kept, err := s.cut(filepath.Join(work, "dhcp-cut-"+s.program), len(servers)+i)
+		if err != nil {
+			return rows, err
+		}
+		rows = append(rows, row{fmt.Sprintf("DHCP, leases of %s that are on the disk when they are acknowledged, after a power cut", s.name), kept, fmt.Sprintf("perfdhcp -4 -r %d -R 60000 -p %d, the device copied after %s", cutRate, dhcpSeconds, cutAfter)})
 	}
 	const last = 2000
 	ours := at[fmt.Sprintf("slipway %d", last)]
@@ -186,25 +196,11 @@ func (n *namespaces) measure(s dhcpServer, dir string, rate int) (l load, err er
 	if err != nil {
 		return l, err
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = server.Wait()
-	}()
-	defer func() {
-		_ = server.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(dhcpEnd):
-			_ = server.Process.Kill()
-			<-ended
-			err = errors.Join(err, fmt.Errorf("it doesn't end within %s", dhcpEnd))
-		}
-	}()
-	if err := n.answers(dir, ended); err != nil {
+	defer func() { err = errors.Join(err, server.end()) }()
+	if err := n.answers(dir, server[0].ended); err != nil {
 		return l, err
 	}
-	before, err := processor(server.Process.Pid)
+	before, err := server.processor()
 	if err != nil {
 		return l, err
 	}
@@ -216,7 +212,7 @@ func (n *namespaces) measure(s dhcpServer, dir string, rate int) (l load, err er
 	if err != nil {
 		return l, err
 	}
-	after, err := processor(server.Process.Pid)
+	after, err := server.processor()
 	if err != nil {
 		return l, err
 	}
@@ -255,22 +251,6 @@ func (n *namespaces) perf(limit time.Duration, words ...string) (said string, er
 		return "", fmt.Errorf("perfdhcp: %w\n%s", err, out.String())
 	}
 	return out.String(), nil
-}
-
-// processor is the time that a process has had of processors (proc_pid_stat(5), fields 14 and 15, in hundredths of a second).
-func processor(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("process %d has no times", pid)
-	}
-	user, err1 := strconv.Atoi(fields[11])
-	system, err2 := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * time.Second / 100, errors.Join(err1, err2)
 }
 
 // offered says, in perfdhcp's words, that an OFFER came. With -n 1 it doesn't wait for the ACK.
@@ -321,7 +301,7 @@ func (n *namespaces) remove() {
 }
 
 // inServer starts a program in the server's namespace; what it says goes into a file.
-func (n *namespaces) inServer(dir string, words ...string) (*exec.Cmd, error) {
+func (n *namespaces) inServer(dir string, words ...string) (running, error) {
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
@@ -330,27 +310,32 @@ func (n *namespaces) inServer(dir string, words ...string) (*exec.Cmd, error) {
 	cmd := exec.Command("ip", append([]string{"netns", "exec", n.server}, words...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "KEA_LOCKFILE_DIR=none", "KEA_PIDFILE_DIR="+dir)
-	return cmd, cmd.Start()
+	return begin(cmd)
 }
 
-func startDnsmasq(n *namespaces, dir string) (*exec.Cmd, error) {
+func startDnsmasq(n *namespaces, dir string) (running, error) {
 	return n.inServer(dir, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=srv", "--bind-interfaces", "--user=root", "--pid-file=",
 		"--dhcp-leasefile="+filepath.Join(dir, "leases"), "--dhcp-authoritative", "--no-ping", "--quiet-dhcp", "--dhcp-lease-max=70000",
 		"--dhcp-range=10.1.16.0,10.1.255.254,255.255.0.0,1h")
 }
 
-// startKea gives Kea as many threads as the machine has processors, and a queue in which requests survive that they wait for one: with its
-// own of 64 it loses some of 2,000 a second on a busy machine.
-func startKea(n *namespaces, dir string) (*exec.Cmd, error) {
+// startKea gives Kea as many threads as the machine has processors.
+func startKea(n *namespaces, dir string) (running, error) {
+	return n.startKea(dir, fmt.Sprintf(`{"type": "memfile", "persist": true, "name": %q, "lfc-interval": 0}`, filepath.Join(dir, "leases.csv")), 2)
+}
+
+// startKea gives Kea a queue in which requests survive that they wait for a thread: with its own of 64 it loses some of 2,000 a second on a
+// busy machine.
+func (n *namespaces) startKea(dir, database string, threads int) (running, error) {
 	config := filepath.Join(dir, "kea.json")
 	text := fmt.Sprintf(`{"Dhcp4": {
 	"interfaces-config": {"interfaces": ["srv"], "dhcp-socket-type": "udp"},
-	"lease-database": {"type": "memfile", "persist": true, "name": %q, "lfc-interval": 0},
-	"multi-threading": {"enable-multi-threading": true, "thread-pool-size": 2, "packet-queue-size": 1024},
+	"lease-database": %s,
+	"multi-threading": {"enable-multi-threading": true, "thread-pool-size": %d, "packet-queue-size": 1024},
 	"valid-lifetime": 3600,
 	"subnet4": [{"subnet": "10.1.0.0/16", "pools": [{"pool": "10.1.16.0-10.1.255.254"}], "option-data": [{"name": "routers", "data": "10.1.0.1"}]}],
 	"loggers": [{"name": "kea-dhcp4", "severity": "WARN", "output_options": [{"output": "stdout"}]}]
-}}`, filepath.Join(dir, "leases.csv"))
+}}`, database, threads)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
