@@ -1,6 +1,6 @@
 // Package endpoint is a node's way to the API: the service slipway-api. For what runs on the node it is a balancer to all
 // API servers (agent/balance); on control planes it also holds the cluster's virtual address (agent/vrrp), for the outside,
-// while the node's own API server is ready.
+// while the node's own API server is ready and a majority of the control planes hears it (agent/reach).
 //
 // It puts the two together by the node document, and knows systemd. It is a process of its own, so that the way to the
 // API doesn't depend on what else the agent does.
@@ -21,6 +21,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/slipway-os/slipway/agent/balance"
+	"github.com/slipway-os/slipway/agent/reach"
 	"github.com/slipway-os/slipway/agent/vrrp"
 	"github.com/slipway-os/slipway/images/bootspec"
 )
@@ -28,7 +29,14 @@ import (
 // AdvertisementInterval is that of the virtual address: backups wait for three of them before they take it over.
 const AdvertisementInterval = 300 * time.Millisecond
 
-// again is how long the virtual address' part rests when it has failed.
+// askInterval is how often the other control planes are asked whether they hear this one, and aloneAfter how many times they may
+// not answer: so who no longer hears knows it a little later than others would know that they no longer hear it.
+const (
+	askInterval = AdvertisementInterval / 2
+	aloneAfter  = 7
+)
+
+// again is how long a part of the virtual address rests when it has failed.
 const again = time.Second
 
 // Config is what the service works with.
@@ -112,7 +120,14 @@ func Run(ctx context.Context, c Config) error {
 			return err
 		}
 		router.Log = c.Log
-		tasks.Go(func() { hold(ctx, router, r) })
+		others, err := peers(c.API)
+		if err != nil {
+			listener.Close()
+			return err
+		}
+		ask := reach.Config{Source: router.Source, Peers: others, Interval: askInterval, Lost: r.unheard}
+		tasks.Go(func() { repeat(ctx, c.Log, func() error { return hold(ctx, router, r) }) })
+		tasks.Go(func() { repeat(ctx, c.Log, func() error { defer r.unheard(0); return reach.Run(ctx, ask) }) })
 	}
 	return b.Serve(ctx, listener)
 }
@@ -134,16 +149,36 @@ func router(v bootspec.VirtualAddress) (vrrp.Config, error) {
 	}, nil
 }
 
-// hold takes part in the virtual router until ctx ends. Its failure must not take the balancer down.
-func hold(ctx context.Context, c vrrp.Config, r *readiness) {
+// peers are the other control planes' addresses.
+func peers(a bootspec.API) ([]netip.Addr, error) {
+	var list []netip.Addr
+	for _, s := range a.Servers {
+		server, err := netip.ParseAddrPort(s)
+		if err != nil || !server.Addr().Is4() {
+			return nil, fmt.Errorf("cannot hold the virtual address: API server %s: it must be an IPv4 address and a port", s)
+		}
+		if s != a.VirtualAddress.Server {
+			list = append(list, server.Addr())
+		}
+	}
+	return list, nil
+}
+
+// hold takes part in the virtual router until ctx ends.
+func hold(ctx context.Context, c vrrp.Config, r *readiness) error {
+	fit, stop := r.follow(ctx)
+	defer stop()
+	return vrrp.Run(ctx, c, fit)
+}
+
+// repeat runs a part of the virtual address again and again until ctx ends. Its failure must not take the balancer down.
+func repeat(ctx context.Context, log *slog.Logger, part func() error) {
 	var last string
 	for {
-		fit, stop := r.follow(ctx)
-		err := vrrp.Run(ctx, c, fit)
-		stop()
+		err := part()
 		if ctx.Err() != nil {
 			if err != nil {
-				c.Log.Error(err.Error())
+				log.Error(err.Error())
 			}
 			return
 		}
@@ -151,7 +186,7 @@ func hold(ctx context.Context, c vrrp.Config, r *readiness) {
 			err = errors.New("cannot hold the virtual address: it ended")
 		}
 		if err.Error() != last {
-			c.Log.Error(err.Error(), "consequence", "this node can't hold the virtual address; it tries again")
+			log.Error(err.Error(), "consequence", "this node can't hold the virtual address, or not well; it tries again")
 			last = err.Error()
 		}
 		select {

@@ -79,6 +79,31 @@ func (r *rack) in(machine string, args ...string) string {
 	return r.ip(append([]string{"-n", r.prefix + machine}, args...)...)
 }
 
+// deaf is a machine that no frame reaches any more; what it sends arrives.
+func (r *rack) deaf(machine string) { r.cut(machine, "egress") }
+
+// mute is a machine of which no frame arrives any more; what others send reaches it.
+func (r *rack) mute(machine string) { r.cut(machine, "ingress") }
+
+// cut drops frames at the switch's end of a machine's wire.
+func (r *rack) cut(machine, hook string) {
+	r.t.Helper()
+	r.nft(fmt.Sprintf("add table netdev cut%[1]s; add chain netdev cut%[1]s c { type filter hook %[2]s device port%[1]s priority 0 ; policy drop ; }", machine, hook))
+}
+
+// mend takes a cut away.
+func (r *rack) mend(machine string) {
+	r.t.Helper()
+	r.nft("delete table netdev cut" + machine)
+}
+
+func (r *rack) nft(rules string) {
+	r.t.Helper()
+	if out, err := exec.Command("ip", "netns", "exec", r.prefix+"sw", "nft", rules).CombinedOutput(); err != nil {
+		r.t.Fatalf("nft %s: %v: %s", rules, err, out)
+	}
+}
+
 // holds says whether a machine has the virtual address.
 func (r *rack) holds(machine string) bool {
 	r.t.Helper()

@@ -22,6 +22,7 @@ import (
 
 const usage = `usage: slipway-agent run        bring this node up and report until it is stopped (a service of Type=notify)
        slipway-agent await-api URL CA    wait until an API server is ready (ExecStartPost of kube-apiserver.service)
+       slipway-agent await-room DIR MIB  wait until the file system of DIR has MIB mebibytes free (ExecStartPre of etcd.service)
        slipway-agent api        the node's way to the API: a balancer on 127.0.0.1:7443, and on control planes the virtual
                                 address (a service of Type=notify)
        slipway-agent api-release         take the virtual address off this machine (ExecStopPost of slipway-api.service)
@@ -47,6 +48,8 @@ func run(args []string) int {
 		return outcome(endpoint.Release(bootspec.NodeDocument))
 	case len(args) == 3 && args[0] == "await-api":
 		return await(args[1], args[2])
+	case len(args) == 3 && args[0] == "await-room":
+		return awaitRoom(args[1], args[2])
 	case len(args) == 1 && args[0] == "version":
 		fmt.Println("slipway-agent", version)
 		return 0
@@ -105,6 +108,17 @@ func await(url, ca string) int {
 	defer stop()
 	server, _ := strconv.Atoi(os.Getenv("MAINPID")) // without it the server is not watched
 	return outcome(firstboot.AwaitAPI(ctx, url, ca, server))
+}
+
+// awaitRoom waits until a folder's file system has some mebibytes free, or systemd has had enough.
+func awaitRoom(folder, mebibytes string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	n, err := strconv.ParseUint(mebibytes, 10, 32)
+	if err != nil {
+		return outcome(fmt.Errorf("cannot wait for room: %q is no number of mebibytes", mebibytes))
+	}
+	return outcome(firstboot.AwaitRoom(ctx, folder, int64(n)<<20, func(message string) { fmt.Fprintln(os.Stderr, "slipway-agent:", message) }))
 }
 
 // version is the product's.

@@ -20,7 +20,7 @@ func machine(priority uint8) *Machine {
 func active(t *testing.T, priority uint8) (*Machine, time.Time) {
 	t.Helper()
 	m := machine(priority)
-	m.Start(begin)
+	m.Judge(begin, Fit)
 	now := m.Deadline()
 	expect(t, m.Expire(now), Send, Take, Announce)
 	return m, now
@@ -49,7 +49,7 @@ func TestSilence(t *testing.T) {
 	m := machine(128)
 	expect(t, m.Expire(begin.Add(time.Hour)))
 	expectState(t, m, Initialize)
-	expect(t, m.Start(begin))
+	expect(t, m.Judge(begin, Fit))
 	expectState(t, m, Backup)
 	if want := begin.Add(3*interval + interval/2); !m.Deadline().Equal(want) {
 		t.Errorf("deadline %v, want %v", m.Deadline(), want)
@@ -62,7 +62,7 @@ func TestSilence(t *testing.T) {
 // TestNoPreemption: a backup leaves the address where it is, also to one of lower priority, and learns its interval.
 func TestNoPreemption(t *testing.T) {
 	m := machine(250)
-	m.Start(begin)
+	m.Judge(begin, Fit)
 	now := begin
 	for range 100 {
 		now = now.Add(900 * time.Millisecond)
@@ -83,14 +83,14 @@ func TestResignation(t *testing.T) {
 	expect(t, m.Stop())
 
 	m = machine(250)
-	m.Start(now)
+	m.Judge(now, Fit)
 	m.Receive(now, other, advert(100, 30))
 	expect(t, m.Receive(now, other, advert(0, 30)))
 	if d := m.Deadline().Sub(now); d <= 0 || d > interval/32 {
 		t.Errorf("it waits %v after a resignation", d)
 	}
 	expect(t, m.Expire(m.Deadline()), Send, Take, Announce)
-	expect(t, m.Receive(m.Deadline(), other, advert(0, 30)), Send)
+	expect(t, m.Receive(m.Deadline(), other, advert(0, 30)), Send, Announce)
 	expectState(t, m, Active)
 }
 
@@ -145,8 +145,8 @@ func TestAnyTwoEndWithOne(t *testing.T) {
 		a, b := machine(200), machine(150)
 		b.Source = other
 		split := true
-		a.Start(begin)
-		b.Start(begin.Add(offset))
+		a.Judge(begin, Fit)
+		b.Judge(begin.Add(offset), Fit)
 		announced := false // by a after b has given way
 		var deliver func(now time.Time, actions []Action, from *Machine, to *Machine)
 		deliver = func(now time.Time, actions []Action, from *Machine, to *Machine) {
@@ -170,5 +170,87 @@ func TestAnyTwoEndWithOne(t *testing.T) {
 		if a.State() != Active || b.State() != Backup || !announced {
 			t.Errorf("offset %v: in the end they are %v and %v, announced: %v", offset, a.State(), b.State(), announced)
 		}
+	}
+}
+
+// TestYielding: who is no longer fit says so a few times, keeps the address while nobody else takes it, and goes on when it is fit
+// again.
+func TestYielding(t *testing.T) {
+	m, now := active(t, 100)
+	expect(t, m.Judge(now, Doubtful))
+	expect(t, m.Expire(m.Deadline()), Send, Take, Announce)
+	expect(t, m.Judge(now, Unfit), Resign)
+	expect(t, m.Judge(now, Doubtful)) // not enough to go on
+	expect(t, m.Judge(now, Unfit))
+	for _, want := range [][]Action{{Resign}, {Resign}, nil, nil} {
+		expect(t, m.Expire(m.Deadline()), want...)
+	}
+	if m.State() != Active || !m.Yielding() {
+		t.Errorf("state %v, yielding %v", m.State(), m.Yielding())
+	}
+	expect(t, m.Receive(now, own.Prev(), advert(0, 30))) // another one that yields, of lower address
+	expect(t, m.Judge(now, Fit))
+	expect(t, m.Expire(m.Deadline()), Send, Take, Announce)
+	if m.State() != Active || m.Yielding() {
+		t.Errorf("fit again: state %v, yielding %v", m.State(), m.Yielding())
+	}
+}
+
+// TestYieldingIsTaken: whoever advertises has the address then, whatever its priority, and of two that yield the higher address.
+func TestYieldingIsTaken(t *testing.T) {
+	for _, tt := range []struct {
+		priority uint8
+		fitness  Fitness
+		state    State
+	}{{1, Unfit, Initialize}, {254, Unfit, Initialize}, {1, Doubtful, Backup}, {1, Fit, Backup}, {0, Unfit, Initialize}} {
+		m, now := active(t, 100)
+		m.Judge(now, Unfit)
+		m.Judge(now, tt.fitness)
+		expect(t, m.Receive(now, other, advert(tt.priority, 30)), Drop, Resign)
+		expectState(t, m, tt.state)
+		if m.Yielding() {
+			t.Error("it yields what it doesn't have")
+		}
+	}
+}
+
+// TestDoubt: a backup in doubt takes nothing, and when it is no longer in doubt it takes the address that nobody holds.
+func TestDoubt(t *testing.T) {
+	m := machine(128)
+	expect(t, m.Judge(begin, Doubtful))
+	expectState(t, m, Initialize)
+	m.Judge(begin, Fit)
+	expect(t, m.Judge(begin, Doubtful))
+	now := m.Deadline()
+	expect(t, m.Expire(now))
+	expectState(t, m, Backup)
+	if !m.Deadline().IsZero() {
+		t.Error("it has a deadline and nothing to do then")
+	}
+	expect(t, m.Judge(now, Fit))
+	expect(t, m.Expire(m.Deadline()), Send, Take, Announce)
+
+	m = machine(128)
+	m.Judge(begin, Fit)
+	m.Judge(begin, Doubtful)
+	m.Expire(m.Deadline())
+	m.Receive(now, other, advert(100, 30)) // somebody is there
+	expect(t, m.Judge(now, Fit))
+	if want := now.Add(3*interval + interval/2); !m.Deadline().Equal(want) {
+		t.Errorf("deadline %v, want %v", m.Deadline(), want)
+	}
+	expect(t, m.Judge(now, Unfit))
+	expectState(t, m, Initialize)
+}
+
+// TestResignationAgain: who hears several doesn't wait longer for it.
+func TestResignationAgain(t *testing.T) {
+	m := machine(1)
+	m.Judge(begin, Fit)
+	m.Receive(begin, other, advert(0, 30))
+	want := m.Deadline()
+	m.Receive(begin.Add(interval/2), other, advert(0, 30))
+	if !m.Deadline().Equal(want) {
+		t.Errorf("deadline %v, want %v", m.Deadline(), want)
 	}
 }

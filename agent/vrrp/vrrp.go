@@ -5,7 +5,8 @@
 // decisions (machine.go) are pure; sockets and addresses are here and in wire.go.
 //
 // It has no virtual MAC address: who takes the address over tells neighbours by gratuitous ARP. It doesn't know when a
-// machine is fit to hold the address; its user says.
+// machine is fit to hold the address; its user says. Who is no longer fit says so to the others, and has the address until one of
+// them takes it.
 package vrrp
 
 import (
@@ -47,10 +48,10 @@ type holder struct {
 // maxStrange bounds what is told of foreign messages.
 const maxStrange = 16
 
-// Run takes part in the virtual router until ctx ends, while the last value of fit is true; it begins as not fit. What an
+// Run takes part in the virtual router until ctx ends, as the last value of fit says; it begins as unfit. What an
 // earlier run has left on the machine goes first, and the address goes in any case when it returns. The error is nil when
 // ctx ended.
-func Run(ctx context.Context, c Config, fit <-chan bool) error {
+func Run(ctx context.Context, c Config, fit <-chan Fitness) error {
 	if err := Release(c.Address); err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func Run(ctx context.Context, c Config, fit <-chan bool) error {
 	return errors.Join(err, h.do(h.machine.Stop()))
 }
 
-func (h *holder) run(ctx context.Context, fit <-chan bool) error {
+func (h *holder) run(ctx context.Context, fit <-chan Fitness) error {
 	packets, failed := make(chan packet), make(chan error, 1)
 	receiving, stop := context.WithCancel(ctx)
 	defer stop()
@@ -78,18 +79,14 @@ func (h *holder) run(ctx context.Context, fit <-chan bool) error {
 		if d := h.machine.Deadline(); !d.IsZero() {
 			timer.Reset(time.Until(d))
 		}
-		was, actions := h.machine.State(), []Action(nil)
+		was, yielded, actions := h.machine.State(), h.machine.Yielding(), []Action(nil)
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
 			return err
 		case now := <-fit:
-			if now {
-				actions = h.machine.Start(time.Now())
-			} else {
-				actions = h.machine.Stop()
-			}
+			actions = h.machine.Judge(time.Now(), now)
 		case <-timer.C:
 			actions = h.machine.Expire(time.Now())
 		case p := <-packets:
@@ -97,8 +94,8 @@ func (h *holder) run(ctx context.Context, fit <-chan bool) error {
 				actions = h.machine.Receive(time.Now(), p.from, a)
 			}
 		}
-		if is := h.machine.State(); is != was {
-			h.config.Log.Info("virtual address: "+h.words(is), "address", h.config.Address, "link", h.config.Link)
+		if is, yields := h.machine.State(), h.machine.Yielding(); is != was || yields != yielded {
+			h.config.Log.Info("virtual address: "+words(is, yields), "address", h.config.Address, "link", h.config.Link)
 		}
 		if err := h.do(actions); err != nil {
 			return err
@@ -107,11 +104,13 @@ func (h *holder) run(ctx context.Context, fit <-chan bool) error {
 }
 
 // words tells people what a state means.
-func (h *holder) words(s State) string {
-	switch s {
-	case Backup:
+func words(s State, yielding bool) string {
+	switch {
+	case s == Backup:
 		return "this node stands by"
-	case Active:
+	case yielding:
+		return "this node leaves it to whoever can serve it, and has it until then"
+	case s == Active:
 		return "this node holds it"
 	}
 	return "this node takes no part"
