@@ -98,7 +98,8 @@ lint: ## gofmt and go vet
 	@bad=$$(gofmt -l agent builder images profiles test); test -z "$$bad" || { echo "gofmt: $$bad" >&2; exit 1; }
 	go vet ./...
 
-# PEERS are the servers that others are measured against. They are unpacked, not installed: installed, they'd be started.
+# PEERS are the servers that others are measured against. They are unpacked, not installed: installed, they'd be started. PostgreSQL,
+# where it isn't installed, is unpacked with all that it needs and that isn't there: Kea can keep its leases in it.
 PEERS := tftpd-hpa nginx
 bench: PACKAGES += mkosi debootstrap systemd-container kea-dhcp4-server kea-admin libwrap0 libpcre2-8-0
 bench: export PATH := $(abspath $(OUT))/peers/usr/sbin:$(PATH)
@@ -107,7 +108,9 @@ bench: deps build $(OUT)/peers ## print the figures of docs/figures.md (boots vi
 	go run ./test/figures
 
 $(OUT)/peers:
-	@mkdir -p $@.new && cd $@.new && apt-get -q download $(PEERS) && for p in *.deb; do dpkg-deb -x $$p . && rm $$p || exit 1; done
+	@mkdir -p $@.new && cd $@.new && \
+	apt-get -q download $(PEERS) $$(apt-get -s install --no-install-recommends postgresql | sed -n 's/^Inst \([^ ]*\) (.*/\1/p') && \
+	for p in *.deb; do dpkg-deb -x $$p . && rm $$p || exit 1; done
 	@rm -rf $@ && mv $@.new $@
 
 fuzz: ## run every fuzz target for FUZZTIME (10m)

@@ -206,18 +206,19 @@ func (b *Bolt) Close() error {
 // run writes commits, all that wait together.
 func (b *Bolt) run() {
 	defer close(b.ended)
-	last, began := 0, time.Time{}
+	var pause <-chan time.Time // nil: the next group needn't become larger
 	for first := range b.queue {
-		if last >= manyInGroup && len(b.queue) < maxGroup {
-			time.Sleep(gatherTime - time.Since(began))
+		if pause != nil && len(b.queue) < maxGroup {
+			<-pause
 		}
 		group := []*commit{first}
 		for len(group) < maxGroup && len(b.queue) > 0 {
 			group = append(group, <-b.queue)
 		}
-		began = time.Now()
+		if pause = nil; len(group) >= manyInGroup {
+			pause = time.After(gatherTime)
+		}
 		b.write(group)
-		last = len(group)
 	}
 }
 

@@ -4,8 +4,8 @@ import "time"
 
 // Acknowledgements of leases that were written together leave a few at a time: a relay's socket has room for some 150 (rmem_default).
 const (
-	fewAcks  = 48                    // that leave at once
-	acksRest = time.Millisecond / 16 // for each more
+	fewAcks  = 16                    // that leave at once
+	acksRest = time.Millisecond / 16 // until one more may
 )
 
 // pace has what leaves leave a few at a time. Who has waited too long (a timer is late on a busy machine) waits less for the next.
