@@ -70,6 +70,7 @@ func newSite(t *testing.T) *site {
 		s.ip("-n " + w.space + " addr add " + w.address + "/24 dev eth0")
 		s.ip("-n " + w.space + " link set eth0 up")
 		s.ip("link add " + own + " master " + backbone + " up type veth peer name store netns " + w.space)
+		t.Cleanup(func() { s.ip("link del " + own) }) // a namespace's links go some time after it
 		s.ip(fmt.Sprintf("-n %s addr add %s%d/24 dev store", w.space, store, i+2))
 		s.ip("-n " + w.space + " link set store up")
 		s.servers[i] = w
