@@ -113,23 +113,41 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("cannot listen for the node's own clients: %w", err)
 	}
 	r.tell()
-	if v := c.API.VirtualAddress; v != nil {
-		router, err := router(*v)
+	if c.API.VirtualAddress != nil {
+		parts, err := virtualAddress(c, r)
 		if err != nil {
 			listener.Close()
 			return err
 		}
-		router.Log = c.Log
-		others, err := peers(c.API)
-		if err != nil {
-			listener.Close()
-			return err
+		for _, part := range parts {
+			tasks.Go(func() { repeat(ctx, c.Log, part) })
 		}
-		ask := reach.Config{Source: router.Source, Peers: others, Interval: askInterval, Lost: r.unheard}
-		tasks.Go(func() { repeat(ctx, c.Log, func() error { return hold(ctx, router, r) }) })
-		tasks.Go(func() { repeat(ctx, c.Log, func() error { defer r.unheard(0); return reach.Run(ctx, ask) }) })
 	}
 	return b.Serve(ctx, listener)
+}
+
+// virtualAddress is what holding the virtual address takes, each part until its context ends.
+func virtualAddress(c Config, r *readiness) ([]func(context.Context) error, error) {
+	router, err := router(*c.API.VirtualAddress)
+	if err != nil {
+		return nil, err
+	}
+	router.Log = c.Log
+	others, err := peers(c.API)
+	if err != nil {
+		return nil, err
+	}
+	ask := reach.Config{Source: router.Source, Peers: others, Interval: askInterval, Lost: r.unheard}
+	hold := func(ctx context.Context) error {
+		fit, stop := r.follow(ctx)
+		defer stop()
+		return vrrp.Run(ctx, router, fit)
+	}
+	watch := func(ctx context.Context) error {
+		defer r.unheard(0) // who doesn't ask knows of no loss
+		return reach.Run(ctx, ask)
+	}
+	return []func(context.Context) error{hold, watch}, nil
 }
 
 // router is the virtual router of a virtual address.
@@ -164,18 +182,11 @@ func peers(a bootspec.API) ([]netip.Addr, error) {
 	return list, nil
 }
 
-// hold takes part in the virtual router until ctx ends.
-func hold(ctx context.Context, c vrrp.Config, r *readiness) error {
-	fit, stop := r.follow(ctx)
-	defer stop()
-	return vrrp.Run(ctx, c, fit)
-}
-
 // repeat runs a part of the virtual address again and again until ctx ends. Its failure must not take the balancer down.
-func repeat(ctx context.Context, log *slog.Logger, part func() error) {
+func repeat(ctx context.Context, log *slog.Logger, part func(context.Context) error) {
 	var last string
 	for {
-		err := part()
+		err := part(ctx)
 		if ctx.Err() != nil {
 			if err != nil {
 				log.Error(err.Error())

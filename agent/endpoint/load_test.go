@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,6 +65,20 @@ func TestVirtualAddressFaults(t *testing.T) {
 		change(&v)
 		if _, err := router(v); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestPeers(t *testing.T) {
+	api := bootspec.API{Servers: []string{"10.1.0.11:6443", "10.1.0.12:6443", "10.1.0.13:6443"}, VirtualAddress: &bootspec.VirtualAddress{Server: "10.1.0.12:6443"}}
+	got, err := peers(api)
+	if want := []netip.Addr{netip.MustParseAddr("10.1.0.11"), netip.MustParseAddr("10.1.0.13")}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, bad := range []string{"cp-1:6443", "[fd00::1]:6443", "10.1.0.11"} {
+		api.Servers[0] = bad
+		if _, err := peers(api); err == nil || !strings.Contains(err.Error(), "API server "+bad+": it must be") {
+			t.Errorf("%s: %v", bad, err)
 		}
 	}
 }
