@@ -224,7 +224,7 @@ func TestClusterNetworks(t *testing.T) {
 	)
 }
 
-// TestClusterDiskFull fills disks.
+// TestClusterDiskFull fills disks. What it writes stays: more than three runs of each fill everybody's.
 func TestClusterDiskFull(t *testing.T) {
 	r := started(t)
 	r.bytes = 100 << 10 // so that etcd's files must grow
