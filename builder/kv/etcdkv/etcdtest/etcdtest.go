@@ -119,7 +119,12 @@ func (s *Server) Kill() {
 }
 
 // Freeze stops it without closing its connections, as a machine that hangs; Thaw lets it go on.
-func (s *Server) Freeze() { must(s.t, s.running.Process.Signal(syscall.SIGSTOP)) }
+func (s *Server) Freeze() {
+	pid := s.running.Process.Pid
+	must(s.t, s.running.Process.Signal(syscall.SIGSTOP))
+	_, err := syscall.Wait4(pid, nil, syscall.WUNTRACED, nil) // its threads stop one by one, and answer until then
+	must(s.t, err)
+}
 
 // Thaw ends Freeze.
 func (s *Server) Thaw() { must(s.t, s.running.Process.Signal(syscall.SIGCONT)) }
