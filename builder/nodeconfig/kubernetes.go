@@ -57,6 +57,7 @@ type kubeletConfiguration struct {
 	Kind                     string            `yaml:"kind"`
 	Authentication           m                 `yaml:"authentication"`
 	Authorization            m                 `yaml:"authorization"`
+	StaticPodPath            string            `yaml:"staticPodPath"`
 	ClusterDNS               []netip.Addr      `yaml:"clusterDNS"`
 	ClusterDomain            string            `yaml:"clusterDomain"`
 	ResolvConf               string            `yaml:"resolvConf"`
@@ -99,6 +100,7 @@ func kubelet(c *cluster.Cluster, n *cluster.Node) kubeletConfiguration {
 			"x509":      m{"clientCAFile": path.Join(bootspec.PKIDirectory, "ca.crt")},
 		},
 		Authorization:            m{"mode": "Webhook"},
+		StaticPodPath:            bootspec.StaticPodDirectory, // the role makes it (tmpfiles.d)
 		ClusterDNS:               []netip.Addr{c.ClusterDNS()},
 		ClusterDomain:            c.Kubernetes.ClusterDomain,
 		ResolvConf:               "/etc/resolv.conf",

@@ -22,6 +22,8 @@ const (
 	// KubeconfigDirectory holds kubeconfigs: kubelet.conf, kube-proxy.conf, flanneld.conf, controller-manager.conf,
 	// scheduler.conf, addons.conf.
 	KubeconfigDirectory = "/etc/kubernetes"
+	// StaticPodDirectory is where a node's kubelet looks for pods of its own.
+	StaticPodDirectory = "/etc/kubernetes/manifests"
 	// AddonsDirectory and NodeAddonsDirectory hold manifests the control plane applies: those of the image and those
 	// that depend on the cluster.
 	AddonsDirectory     = "/usr/share/slipway/addons"

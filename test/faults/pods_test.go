@@ -10,10 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
 )
 
@@ -184,6 +186,8 @@ func TestClusterPods(t *testing.T) {
 		{"a pod with two containers, a volume and a Secret", r.containers},
 		{"a failing liveness probe restarts a container", r.liveness},
 		{"a pod's token is taken by the API servers", r.token},
+		{"a new namespace gets its service account", r.account},
+		{"a node's static pod has a mirror at the API", r.static},
 		{"what pods send between nodes takes the container network, and no other", r.apart},
 		{"a ReplicaSet heals, and its Service follows", r.heals},
 		{"a dead node's pods move", r.moves},
@@ -274,6 +278,44 @@ func (r *rack) token(t *testing.T) {
 	if who := r.must(t, review, "create", "-f", "-", "-o", "jsonpath={.status.user.username}"); who != "system:serviceaccount:"+space+":default" {
 		t.Errorf("the pod is taken for %q", who)
 	}
+}
+
+func (r *rack) account(t *testing.T) {
+	r.must(t, "", "create", "namespace", "fresh")
+	await(t, "its service account", r.says("default", "get", "serviceaccount", "default", "-n", "fresh", "-o", "jsonpath={.metadata.name}"))
+}
+
+// static puts a manifest on a worker, where its kubelet looks for some, and takes it away again.
+func (r *rack) static(t *testing.T) {
+	const manifest = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "static", "namespace": "` + space + `"}, "spec": {
+		"terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
+		"containers": [{"name": "server", "image": "slipway.local/check:0.1.0", "imagePullPolicy": "Never", "args": ["serve", "--listen", ":8080", "--file", "/etc/hostname"]}]}}`
+	m := r.machine("worker-1")
+	file := filepath.Join("/proc", strconv.Itoa(m.process.Process.Pid), "root", bootspec.StaticPodDirectory, "static.json")
+	write(t, file, []byte(manifest), 0o600)
+	mirror := []string{"get", "pod", "static-worker-1", "--ignore-not-found", "-o",
+		`jsonpath={.status.phase} {.spec.nodeName} {.metadata.ownerReferences[0].kind} {.metadata.annotations.kubernetes\.io/config\.source}`}
+	await(t, "the mirror", r.says("Running worker-1 Node file", mirror...))
+	uid := []string{"get", "pod", "static-worker-1", "--ignore-not-found", "-o", "jsonpath={.metadata.uid}"}
+	first := r.must(t, "", uid...)
+	r.must(t, "", "delete", "pod", "static-worker-1", "--wait=false")
+	await(t, "another mirror: the pod is the node's", func(ctx context.Context) error {
+		out, err := r.kubectl(ctx, "", uid...)
+		if err == nil && (out == "" || out == first) {
+			err = fmt.Errorf("it is %q", out)
+		}
+		return err
+	})
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "its end", func(ctx context.Context) error {
+		out, err := r.kubectl(ctx, "", mirror...)
+		if err == nil && out != "" {
+			err = errors.New("there is still " + out)
+		}
+		return err
+	})
 }
 
 // watchNetworks counts pods' frames, as they are and in VXLAN, by the network that they come from a machine on.
