@@ -15,10 +15,10 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/images/manifest"
+	"github.com/slipway-os/slipway/test/tap"
 )
 
 // plugBadly makes a machine whose cable loses one frame in twenty, each way, and lets one in ten arrive after its successor. It is two
@@ -30,10 +30,10 @@ func plugBadly(t *testing.T, mac string) *host {
 	must(t, err)
 	c.space = space
 	t.Cleanup(func() { c.space.Close() })
-	near, err := tap("bad0")
+	near, err := tap.Open("bad0")
 	must(t, err)
 	var far *os.File
-	must(t, c.in(func() (err error) { far, err = tap("eth0"); return err }))
+	must(t, c.in(func() (err error) { far, err = tap.Open("eth0"); return err }))
 	bridge, err := netlink.LinkByName(serverLink)
 	must(t, err)
 	port, err := netlink.LinkByName("bad0")
@@ -66,24 +66,6 @@ func newSpace() (space netns.NsHandle, err error) {
 	defer c.space.Close()
 	err = c.in(func() (err error) { space, err = netns.New(); return err })
 	return space, err
-}
-
-// tap makes a TAP device in the thread's namespace.
-func tap(name string) (*os.File, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open /dev/net/tun: %w", err)
-	}
-	request, err := unix.NewIfreq(name)
-	if err == nil {
-		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("cannot make a TAP device: %w", err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }
 
 // badly carries frames until it can't any more.

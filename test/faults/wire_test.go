@@ -7,9 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/slipway-os/slipway/profiles/cluster"
+	"github.com/slipway-os/slipway/test/tap"
 )
 
 // Of a bad wire: what a machine sends arrives so late, or in so many of a hundred cases not at all.
@@ -29,30 +28,19 @@ type frame struct {
 func (m *machine) badWire(t *testing.T, number, pid int, l cluster.Link) {
 	t.Helper()
 	ours, theirs := m.nic(number), fmt.Sprintf("far%d.%d", m.number, number)
-	near, far := tap(t, ours), tap(t, theirs)
+	near, err := tap.Open(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := tap.Open(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
 	command(t, "ip", fmt.Sprintf("link set %s address %s", theirs, l.MAC))
 	command(t, "ip", fmt.Sprintf("link set %s netns %d name eth%d", theirs, pid, number))
 	command(t, "ip", fmt.Sprintf("link set %s master %s up", ours, l.Network))
 	go carry(far, near, lateness, lossOf)
 	go carry(near, far, 0, 0)
-}
-
-// tap is a network interface whose frames are read and written here (Documentation/networking/tuntap.rst).
-func tap(t *testing.T, name string) *os.File {
-	t.Helper()
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := unix.NewIfreq(name)
-	if err == nil {
-		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
-	}
-	if err != nil {
-		t.Fatalf("cannot make tap %s: %v", name, err)
-	}
-	return os.NewFile(uintptr(fd), name)
 }
 
 // carry carries frames until an end is gone.

@@ -8,10 +8,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/slipway-os/slipway/images/bootspec"
 	"github.com/slipway-os/slipway/profiles/cluster"
+	"github.com/slipway-os/slipway/test/tap"
 )
 
 // trunk is a switch's port where frames of one VLAN have their tag, and no others pass: QEMU's end is a socket, the network's a tap. (Not
@@ -27,21 +26,16 @@ func (b *bench) newTrunk(tag uint16) *trunk {
 	t.Helper()
 	p := &trunk{tag: tag, near: filepath.Join(b.dir, "near"), far: filepath.Join(b.dir, "far")}
 	const name = "slipwaytrunk"
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	card, err := tap.Open(name)
 	must(t, err)
-	request, err := unix.NewIfreq(name)
-	must(t, err)
-	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-	must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, request))
-	tap := os.NewFile(uintptr(fd), name)
-	t.Cleanup(func() { tap.Close() })
+	t.Cleanup(func() { card.Close() })
 	run(t, "ip", "link", "set", name, "netns", b.space)
 	run(t, "ip", "-n", b.space, "link", "set", name, "master", "br0", "up")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: p.near, Net: "unixgram"})
 	must(t, err)
 	t.Cleanup(func() { socket.Close() })
-	go p.untag(socket, tap)
-	go p.insert(tap, socket)
+	go p.untag(socket, card)
+	go p.insert(card, socket)
 	return p
 }
 

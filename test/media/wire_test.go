@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/slipway-os/slipway/test/tap"
 )
 
 // wire is the cable between a boot server and the machines' switch: two taps with this program between them, because a qdisc can't stop at a
@@ -34,23 +34,6 @@ type trap struct {
 	caught   chan *wire
 }
 
-// tapDevice is a network interface whose frames are read and written here (Documentation/networking/tuntap.rst).
-func tapDevice(t *testing.T, name string) *os.File {
-	t.Helper()
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	must(t, err)
-	request, err := unix.NewIfreq(name)
-	if err == nil {
-		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
-	}
-	if err != nil {
-		_ = unix.Close(fd)
-		t.Fatalf("cannot make tap %s: %v", name, err)
-	}
-	return os.NewFile(uintptr(fd), name)
-}
-
 // newWire makes the two ends; they are interfaces of this namespace. Frames are counted that go to an address.
 func newWire(t *testing.T, near, far, to string) *wire {
 	t.Helper()
@@ -58,8 +41,10 @@ func newWire(t *testing.T, near, far, to string) *wire {
 	must(t, err)
 	w := &wire{to: address}
 	w.open.L = &w.mu
-	w.near = tapDevice(t, near)
-	w.far = tapDevice(t, far)
+	w.near, err = tap.Open(near)
+	must(t, err)
+	w.far, err = tap.Open(far)
+	must(t, err)
 	var ended sync.WaitGroup
 	ended.Go(func() { w.carry(w.far, w.near) })
 	ended.Go(func() { w.carry(w.near, w.far) })
