@@ -182,7 +182,11 @@ func (c *Client) Logs(ctx context.Context, q LogQuery, w io.Writer) error {
 		return err
 	}
 	defer answer.Body.Close()
-	if _, err := io.Copy(w, answer.Body); err != nil {
+	_, err = io.Copy(w, answer.Body)
+	if err == nil {
+		err = ctx.Err() // a node that sees the end of the connection may end its answer properly, in time to be read
+	}
+	if err != nil {
 		return fmt.Errorf("the journal of node %s breaks off: %w", c.name, err)
 	}
 	return nil
