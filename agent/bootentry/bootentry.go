@@ -68,8 +68,7 @@ func set(folder string, option []byte) (string, error) {
 		if number == free {
 			free++
 		}
-		data, err := get(folder, optionName(number))
-		if err == nil && description(data) == Description {
+		if isOurs(folder, number) {
 			own = append(own, number)
 		}
 	}
@@ -109,7 +108,7 @@ func Next(folder string) error {
 		return fmt.Errorf("cannot choose what boots next: %w", err)
 	}
 	for _, number := range all {
-		if data, err := get(folder, optionName(number)); err == nil && description(data) == Description {
+		if isOurs(folder, number) {
 			if err := put(folder, "BootNext", encodeOrder([]uint16{uint16(number)})); err != nil {
 				return fmt.Errorf("cannot choose what boots next: %w", err)
 			}
@@ -117,6 +116,13 @@ func Next(folder string) error {
 		}
 	}
 	return errors.New("cannot choose what boots next: there is no boot entry of ours")
+}
+
+// isOurs says whether a load option is one that Set has made.
+func isOurs(folder string, number int) bool {
+	data, err := get(folder, optionName(number))
+	text, _ := description(data)
+	return err == nil && text == Description
 }
 
 func optionName(number int) string { return fmt.Sprintf("Boot%04X", number) }
@@ -235,17 +241,17 @@ func loadOption(esp Partition, path string) ([]byte, error) {
 	return slices.Concat(b, text(Description), devicePath), nil
 }
 
-// description is that of a load option; empty, when it is none.
-func description(option []byte) string {
+// description is that of a load option, and what comes after it; empty and nil, when it is none.
+func description(option []byte) (text string, rest []byte) {
 	var units []uint16
 	for at := 6; at+1 < len(option); at += 2 {
 		u := binary.LittleEndian.Uint16(option[at:])
 		if u == 0 {
-			return string(utf16.Decode(units))
+			return string(utf16.Decode(units)), option[at+2:]
 		}
 		units = append(units, u)
 	}
-	return ""
+	return "", nil
 }
 
 // hardDrive is the body of a hard drive node (section 10.3.5.1) of a GPT partition.

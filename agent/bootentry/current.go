@@ -59,15 +59,9 @@ func cardOf(option []byte) (c Card, err error) {
 	if len(option) < fixed {
 		return c, errors.New("it is cut off")
 	}
-	path := option[fixed:]
-	for { // the description ends with a zero
-		if len(path) < 2 {
-			return c, errors.New("its description doesn't end")
-		}
-		u := binary.LittleEndian.Uint16(path)
-		if path = path[2:]; u == 0 {
-			break
-		}
+	_, path := description(option)
+	if path == nil {
+		return c, errors.New("its description doesn't end")
 	}
 	size := int(binary.LittleEndian.Uint16(option[4:]))
 	if size > len(path) {

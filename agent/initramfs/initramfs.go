@@ -36,7 +36,6 @@ type boot struct {
 	console    *console.Console
 	log        *slog.Logger
 	args       map[string]string
-	variables  string // the firmware's, where efivarfs is mounted
 	root       bootspec.Root
 	lease      network.Lease
 	servers    secure.Servers // boot servers of the site
@@ -104,7 +103,7 @@ func (b *boot) steps() []step {
 // Main runs the first stage as process 1. It doesn't return: in the end another program has taken the process over, or
 // the machine starts anew.
 func Main() {
-	b := &boot{openTPM: openTPM, variables: media.EFIVariables}
+	b := &boot{openTPM: openTPM}
 	if err := b.start(); err != nil {
 		// No /dev/kmsg: standard error is the console, if there is one.
 		fmt.Fprintln(os.Stderr, "slipway: cannot start:", err)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-os/slipway/agent/bootentry"
+	"github.com/slipway-os/slipway/agent/media"
 	"github.com/slipway-os/slipway/agent/modules"
 	"github.com/slipway-os/slipway/agent/network"
 	"github.com/slipway-os/slipway/agent/secure"
@@ -109,7 +110,7 @@ func (b *boot) bootNetwork() (bootspec.Network, error) {
 	if value := b.args[bootspec.ArgNetwork]; value != "" {
 		return bootspec.ParseNetworkArgument(value)
 	}
-	card, err := bootentry.Booted(b.variables)
+	card, err := bootentry.Booted(media.EFIVariables)
 	if err != nil {
 		b.log.Warn("it is not known whether the firmware has booted over a VLAN", "cause", err)
 	}

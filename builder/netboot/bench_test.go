@@ -31,7 +31,7 @@ func BenchmarkHTTP(b *testing.B) {
 	_, own := securetest.Certificate(b)
 	plain, secure := nginx(b, filepath.Dir(file), own)
 	over := newCrowd(loopback(b), slog.New(slog.DiscardHandler))
-	serveFile(b, tls.NewListener(over, (&Secure{Certificate: func() (*tls.Certificate, error) { return own, nil }}).tlsConfig()), file)
+	serveFile(b, tls.NewListener(over, tlsConfig(func() (*tls.Certificate, error) { return own, nil })), file)
 	servers := []struct{ name, url string }{
 		{"slipway", "http://" + crowded(b, file, nil) + "/file"}, {"nginx", plain}, {"slipway/tls", "https://" + over.Addr().String() + "/file"}, {"nginx/tls", secure},
 	}

@@ -205,7 +205,7 @@ func (h *handler) serveScript(w http.ResponseWriter, r *http.Request, cmdline *i
 		return err
 	}
 	words := strings.TrimSpace(string(text))
-	if m, ok := h.machineAt(remote(r)); ok && m.NetworkArgument != "" {
+	if m, ok := h.states.nodeAt(h.site, remote(r)); ok && m.NetworkArgument != "" {
 		words += " " + bootspec.ArgNetwork + "=" + m.NetworkArgument
 		if len(words) > maxKernelWords {
 			return fmt.Errorf("the command line with the network of %s has %d bytes, a kernel takes %d", m.Name, len(words), maxKernelWords)

@@ -83,10 +83,9 @@ func (s *serving) secureLoopbackAt(route string) func(from string, own *tls.Cert
 // secureAsk is secureLoopback for any route.
 func (s *serving) secureAsk() func(route, from string, own *tls.Certificate, body string) (int, string) {
 	authority, own := securetest.Certificate(s.t)
-	secure := &Secure{Authority: authority, Certificate: func() (*tls.Certificate, error) { return own, nil }}
 	server := httptest.NewUnstartedServer(s.secureRoutes())
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
-	server.TLS = secure.tlsConfig()
+	server.TLS = tlsConfig(func() (*tls.Certificate, error) { return own, nil })
 	server.StartTLS()
 	s.t.Cleanup(server.Close)
 	roots := x509.NewCertPool()

@@ -264,16 +264,6 @@ func (h *handler) node(mac string) (Machine, bool) {
 	return h.site.machine(hardware)
 }
 
-// machineAt is the node that is at an address.
-func (h *handler) machineAt(address netip.Addr) (Machine, bool) {
-	for _, m := range h.site.Machines {
-		if h.states.at(m, address) {
-			return m, true
-		}
-	}
-	return Machine{}, false
-}
-
 // discovered keeps what a machine has told.
 func (h *handler) discovered(told bootspec.Hardware, from netip.Addr) error {
 	fresh, err := h.machines.take(told, func(mac string) bool { _, known := h.node(mac); return known })

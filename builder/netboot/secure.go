@@ -32,10 +32,10 @@ type Secure struct {
 
 // tlsConfig asks for a client's certificate and believes none: a claimant's is of a key that it has just made, and TLS proves that it
 // has that key.
-func (s *Secure) tlsConfig() *tls.Config {
+func tlsConfig(certificate func() (*tls.Certificate, error)) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true, NextProtos: []string{"http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.Certificate() },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
 	}
 }
 

@@ -263,7 +263,7 @@ func (s *Server) serve(ctx context.Context) error {
 		group.Go(func() error { return s.serveWire(ctx, w) })
 	}
 	for _, listener := range s.sockets.secure {
-		listener := tls.NewListener(newCrowd(listener, log), (&Secure{Certificate: s.certificate}).tlsConfig())
+		listener := tls.NewListener(newCrowd(listener, log), tlsConfig(s.certificate))
 		group.Go(func() error {
 			return serveHTTP(ctx, listener, counted(&s.traffic.https, s.now(func(l *live) http.Handler { return l.secure })), log)
 		})

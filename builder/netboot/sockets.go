@@ -108,20 +108,21 @@ func (s *sockets) listen(at netip.AddrPort) (net.Listener, error) {
 }
 
 // datagrams is the UDP socket for an address on an interface: the one that was handed over, or one that is bound now.
-func datagrams(from *handed.Sockets, link string, at netip.AddrPort) (conn *net.UDPConn, err error) {
-	if conn, err = from.Datagrams(link, at); conn == nil && err == nil {
-		if at.Addr().Is6() {
-			return listenUDP6(link, at)
-		}
+func datagrams(from *handed.Sockets, link string, at netip.AddrPort) (*net.UDPConn, error) {
+	conn, err := from.Datagrams(link, at)
+	switch {
+	case err != nil:
+		return nil, err
+	case conn == nil && at.Addr().Is6():
+		return listenUDP6(link, at)
+	case conn == nil:
 		return listenUDP(link, at)
 	}
-	if err == nil {
-		err = broadcasts(conn)
-	}
-	if err != nil && conn != nil {
+	if err := broadcasts(conn); err != nil {
 		conn.Close()
+		return nil, err
 	}
-	return conn, err
+	return conn, nil
 }
 
 // fit makes sure that whatever was handed over is one of the sockets that are served on.

@@ -211,6 +211,16 @@ func (s *states) at(m Machine, address netip.Addr) bool {
 	return s.site.Proxy && n != nil && n.Address == address.String()
 }
 
+// nodeAt is the node of a site that is at an address.
+func (s *states) nodeAt(site *Site, address netip.Addr) (Machine, bool) {
+	for _, m := range site.Machines {
+		if s.at(m, address) {
+			return m, true
+		}
+	}
+	return Machine{}, false
+}
+
 // offered notes an offer to a machine's firmware.
 func (s *states) offered(mac, detail string) {
 	at := s.now()
@@ -271,11 +281,9 @@ func (n *NodeStatus) claims() *Claim {
 func (s *states) kernelSent(client netip.Addr, by, name string, size int64) {
 	detail := fmt.Sprintf("%s, %.1f MB by %s", name, float64(size)/1e6, by)
 	site := s.served()
-	for _, m := range site.Machines {
-		if s.at(m, client) {
-			s.record(m.MAC.String(), bootspec.EventKernelSent, detail)
-			return
-		}
+	if m, ok := s.nodeAt(site, client); ok {
+		s.record(m.MAC.String(), bootspec.EventKernelSent, detail)
+		return
 	}
 	if mac := s.strangerAt(client); site.Discover && mac != "" {
 		s.record(mac, bootspec.EventKernelSent, detail)
